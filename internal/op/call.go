@@ -1,0 +1,287 @@
+package op
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"reflect"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MaxBody is how many bytes a request's body may have (CueAPI wire contract 1.11).
+const MaxBody = 1 << 20
+
+// Request is one call as a door received it.
+type Request struct {
+	Op        string      // name of the operation
+	ID        string      // of this request, for logs and tickets
+	Via       string      // the door, as the server itself can tell it: rest, mcp
+	Client    string      // what the caller says it is (cli, stdio, …); shown, decides nothing
+	Peer      string      // the other end of the connection: address, or "unix"
+	Forwarded []string    // X-Forwarded-For lines in their order
+	Auth      string      // the Authorization header
+	UserAgent string      //
+	Header    http.Header // for inputs that travel in headers
+	Query     url.Values
+	Params    map[string]string // of the path
+	Body      []byte
+	TooLarge  bool // the body was over MaxBody and was not read to its end
+}
+
+// Response is what a door sends back. Exactly one of Body and Err is meaningful.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	Err    *Error
+}
+
+// Call is one call on its way through the guard.
+type Call struct {
+	*Operation
+	*Request
+	Began time.Time
+	// Header collects what the guard and the operation add to the answer.
+	Header http.Header
+	// Caller is whatever the guard found out about who calls.
+	Caller any
+}
+
+// Guard decides about every call. Its methods run in this order; the first error is the answer.
+type Guard interface {
+	// Admit finds out who calls and counts the call against limits. The context it returns is the operation's.
+	Admit(ctx context.Context, c *Call) (context.Context, error)
+	// Permit checks the permission and what restrictions can be checked without knowing an object.
+	Permit(ctx context.Context, c *Call) error
+	// Done hears how the call ended (nil: success), also when Admit refused it. It may add headers.
+	Done(ctx context.Context, c *Call, err *Error)
+}
+
+// Set is all operations of the product behind their guard.
+type Set struct {
+	guard  Guard
+	log    *slog.Logger
+	now    func() time.Time
+	list   []*Operation
+	byName map[string]*Operation
+}
+
+// NewSet puts operations behind a guard. It panics when two share a name or a route. A set without a guard serves
+// documentation and command lines; calling it is refused.
+func NewSet(guard Guard, log *slog.Logger, now func() time.Time, ops ...*Operation) *Set {
+	s := &Set{guard: guard, log: log, now: now, list: ops, byName: map[string]*Operation{}}
+	routes := map[string]string{}
+	for _, o := range ops {
+		if s.byName[o.Name] != nil {
+			panic("op: two operations are named " + o.Name)
+		}
+		s.byName[o.Name] = o
+		for _, r := range append([]string{o.Route}, o.Aliases...) {
+			r = pathParam.ReplaceAllString(r, "{}")
+			if other := routes[r]; other != "" {
+				panic(fmt.Sprintf("op: %s and %s share the route %s", other, o.Name, r))
+			}
+			routes[r] = o.Name
+		}
+	}
+	return s
+}
+
+// All lists the operations in the order of their declaration.
+func (s *Set) All() []*Operation { return slices.Clone(s.list) }
+
+// Lookup finds an operation by name; nil when there is none.
+func (s *Set) Lookup(name string) *Operation { return s.byName[name] }
+
+// Codes lists every code that any operation can answer, by status and name, each once.
+func (s *Set) Codes() []Code {
+	all := Common()
+	for _, o := range s.list {
+		all = append(all, o.Errors...)
+	}
+	slices.SortFunc(all, func(a, b Code) int {
+		if a.Status != b.Status {
+			return a.Status - b.Status
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return slices.Compact(all)
+}
+
+type callKey struct{}
+
+// CallOf is the call that a context belongs to; nil outside an operation.
+func CallOf(ctx context.Context) *Call {
+	c, _ := ctx.Value(callKey{}).(*Call)
+	return c
+}
+
+// Call runs one operation: body size, authentication, limits, JSON syntax, permission and restrictions that need no object,
+// schema, then the operation itself.
+func (s *Set) Call(ctx context.Context, r *Request) *Response {
+	o := s.byName[r.Op]
+	if o == nil || s.guard == nil {
+		return &Response{Status: NotFound.Status, Err: NotFound.Msg("There is no operation %q.", r.Op)}
+	}
+	c := &Call{Operation: o, Request: r, Began: s.now(), Header: http.Header{}}
+	ctx = context.WithValue(ctx, callKey{}, c)
+	out, err := s.run(ctx, c)
+	res := &Response{Status: o.Status, Header: c.Header}
+	if err == nil {
+		if _, none := out.(None); !none {
+			res.Body = Marshal(out)
+		}
+	} else {
+		res.Err = AsError(err)
+		res.Status = res.Err.Code.Status
+	}
+	s.guard.Done(ctx, c, res.Err)
+	if res.Err != nil {
+		for k, v := range res.Err.Header {
+			c.Header[k] = v
+		}
+	}
+	s.logCall(ctx, c, res)
+	return res
+}
+
+func (s *Set) run(ctx context.Context, c *Call) (out any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = Internal.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), "An internal error occurred. Nothing was changed.")
+		}
+	}()
+	if c.TooLarge {
+		return nil, TooLarge.Msg("Request body exceeds %d bytes", MaxBody)
+	}
+	ctx, err = s.guard.Admit(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	body, err := c.parseBody()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.guard.Permit(ctx, c); err != nil {
+		return nil, err
+	}
+	if c.Confirm && c.Request.Header.Get("X-Confirm-Destructive") != "true" {
+		return nil, ConfirmationGone.Msg("This action is destructive. Set X-Confirm-Destructive: true header to confirm.")
+	}
+	in, err := c.decode(body)
+	if err != nil {
+		return nil, err
+	}
+	return c.Operation.run(ctx, in)
+}
+
+// parseBody reads the body's syntax. An absent body and null are the same (CueAPI wire contract 1.3).
+func (c *Call) parseBody() (*node, error) {
+	if m := c.Method(); m == "GET" || m == "DELETE" || len(strings.TrimSpace(string(c.Body))) == 0 {
+		return nil, nil
+	}
+	n, err := parse(c.Body)
+	if err != nil {
+		return nil, InvalidJSON.Msg("Request body is not valid JSON: %v.", err)
+	}
+	if n.kind == kindNull {
+		return nil, nil
+	}
+	return n, nil
+}
+
+// decode fills the operation's input and collects everything that does not fit, in the order of declaration.
+func (c *Call) decode(body *node) (reflect.Value, error) {
+	in := reflect.New(c.In).Elem()
+	var bad []Violation
+	switch {
+	case body == nil && c.plan.body && c.wantsBody():
+		bad = append(bad, Violation{"body", "Field required"})
+	case body != nil && body.kind != kindObject && (c.plan.body || !c.Open):
+		bad = append(bad, Violation{"body", "Input should be a valid dictionary or object to extract fields from"})
+	default:
+		c.fill(in, body, &bad)
+	}
+	if len(bad) > 0 {
+		return in, violations(bad)
+	}
+	return in, nil
+}
+
+func (c *Call) wantsBody() bool {
+	return slices.ContainsFunc(c.plan.fields, func(f *field) bool { return f.In == InBody && f.Required })
+}
+
+func (c *Call) fill(in reflect.Value, body *node, bad *[]Violation) {
+	var inBody []*field
+	for _, f := range c.plan.fields {
+		at := string(f.In) + "." + f.Name
+		switch f.In {
+		case InBody:
+			inBody = append(inBody, f)
+			var n *node
+			if body != nil {
+				n = body.get(f.Name)
+			}
+			f.read(in, n, at, bad)
+		case InPath:
+			f.read(in, &node{kind: kindString, str: c.Params[f.Name]}, at, bad)
+		case InQuery:
+			f.read(in, textNode(f, c.Query[f.Name]), at, bad)
+		case InHeader:
+			f.read(in, textNode(f, c.Request.Header.Values(f.Name)), at, bad)
+		}
+	}
+	if body != nil && !c.Open {
+		closed(inBody, body, "body", bad)
+	}
+}
+
+// textNode is a query parameter or header: the last of several counts, a list takes all of them.
+func textNode(f *field, values []string) *node {
+	if len(values) == 0 {
+		return nil
+	}
+	if !f.List() {
+		return &node{kind: kindString, str: values[len(values)-1]}
+	}
+	n := &node{kind: kindArray}
+	for _, v := range values {
+		n.kids = append(n.kids, &node{kind: kindString, str: v})
+	}
+	return n
+}
+
+// logCall writes the one line of a call. Reads that succeed are for debugging, faults of ours are errors.
+func (s *Set) logCall(ctx context.Context, c *Call, res *Response) {
+	level := slog.LevelInfo
+	switch {
+	case res.Status >= 500:
+		level = slog.LevelError
+	case res.Err == nil && c.Effect == Read:
+		level = slog.LevelDebug
+	}
+	if !s.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("op", c.Name), slog.Int("status", res.Status), slog.Duration("took", s.now().Sub(c.Began)),
+		slog.String("request", c.ID), slog.String("via", c.Via),
+	}
+	if v, ok := c.Caller.(slog.LogValuer); ok {
+		attrs = append(attrs, slog.Any("caller", v))
+	}
+	if res.Err != nil {
+		attrs = append(attrs, slog.String("code", res.Err.Code.Name))
+		if cause := errors.Unwrap(res.Err); cause != nil {
+			attrs = append(attrs, slog.String("cause", cause.Error()))
+		}
+	}
+	s.log.LogAttrs(ctx, level, "call", attrs...)
+}

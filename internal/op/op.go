@@ -1,0 +1,133 @@
+// Package op says what an operation is. An operation is declared once, with Define, and every door (REST, command line, and
+// whatever comes later) is generated from the set of operations. The package knows no noun of the product and no protocol.
+//
+// A set can only be called through its Guard: operations are values whose function nobody outside this package can reach,
+// so no door can skip authorisation.
+package op
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+)
+
+// Effect says what a successful call does to the world. The zero value is invalid: nobody may forget to say it.
+type Effect int
+
+const (
+	Read    Effect = iota + 1 // changes nothing that a caller can see
+	Write                     // creates or changes something
+	Destroy                   // ends something for good; the command line asks before it does
+)
+
+func (e Effect) String() string { return [...]string{"", "read", "write", "destroy"}[e] }
+
+// Spec is everything that is declared about an operation. Name, Route, Needs, Effect, May and Doc are required.
+type Spec struct {
+	Name    string   // noun.verb, a promise: "key.revoke"
+	Route   string   // "POST /v1/keys/{id}/revoke"; the names in braces are fields of the input
+	Aliases []string // further routes that answer the same
+	Needs   Need     // what the caller must hold
+	Effect  Effect
+	May     string // completes "This key may not …": "revoke keys"
+	Doc     string // first line: summary, "Revoke an API key"; the rest: description
+
+	Idempotent bool   // repeating the call has no further effect
+	Unaudited  bool   // leaves no row in the audit log although it is not Read
+	Open       bool   // unknown fields of the body are ignored; otherwise each is a violation
+	Confirm    bool   // wants the header X-Confirm-Destructive: true (CueAPI wire contract 1.14)
+	Lenient    bool   // over the rate limit the operation decides itself whether to refuse (access.OverLimit)
+	Uncounted  bool   // exempt from the rate limit (CueAPI wire contract 1.13)
+	Status     int    // of success; 0: 200, or 204 when the output is None
+	Errors     []Code // codes of its own, beside those that every operation has
+}
+
+// None is the output of an operation that answers with no body.
+type None struct{}
+
+// Operation is a declared operation: what is known about it, and, hidden, its function.
+type Operation struct {
+	Spec
+	In, Out reflect.Type
+	plan    *plan
+	run     func(ctx context.Context, in reflect.Value) (any, error)
+}
+
+var nameForm = regexp.MustCompile(`^[a-z_]+\.[a-z_]+$`)
+
+// Define declares an operation. It panics when the declaration forgets something that must not be forgotten, so that the
+// first test that builds the set fails.
+func Define[In, Out any](s Spec, fn func(context.Context, In) (Out, error)) *Operation {
+	in, out := reflect.TypeFor[In](), reflect.TypeFor[Out]()
+	if s.Status == 0 {
+		s.Status = 200
+		if out == reflect.TypeFor[None]() {
+			s.Status = 204
+		}
+	}
+	o := &Operation{Spec: s, In: in, Out: out}
+	if err := o.check(); err != nil {
+		panic(fmt.Sprintf("op.Define %q: %v", s.Name, err))
+	}
+	o.run = func(ctx context.Context, v reflect.Value) (any, error) { return fn(ctx, v.Interface().(In)) }
+	return o
+}
+
+func (o *Operation) check() error {
+	method, path, ok := strings.Cut(o.Route, " ")
+	switch {
+	case !nameForm.MatchString(o.Name):
+		return fmt.Errorf("name must be noun.verb")
+	case !ok || !strings.HasPrefix(path, "/"):
+		return fmt.Errorf("route %q must be METHOD /path", o.Route)
+	case o.Needs == "":
+		return fmt.Errorf("needs is missing: say op.Public, op.AnyKey or a permission")
+	case o.Effect == 0:
+		return fmt.Errorf("effect is missing")
+	case method == "GET" && o.Effect != Read:
+		return fmt.Errorf("a GET must only read")
+	case o.Doc == "" || o.May == "":
+		return fmt.Errorf("doc and may are required")
+	}
+	p, err := compile(o.In, o.Route)
+	if err != nil {
+		return err
+	}
+	o.plan = p
+	return nil
+}
+
+// Method and Path are the two halves of the route.
+func (o *Operation) Method() string { m, _, _ := strings.Cut(o.Route, " "); return m }
+
+// Path is the route without its method, with parameters in braces.
+func (o *Operation) Path() string { _, p, _ := strings.Cut(o.Route, " "); return p }
+
+// Noun is the part of the name before the dot, Verb the part after it.
+func (o *Operation) Noun() string { n, _, _ := strings.Cut(o.Name, "."); return n }
+
+// Verb is the part of the name after the dot.
+func (o *Operation) Verb() string { _, v, _ := strings.Cut(o.Name, "."); return v }
+
+// Summary is the first line of the documentation, Description the rest.
+func (o *Operation) Summary() string { s, _, _ := strings.Cut(o.Doc, "\n"); return s }
+
+// Description is the documentation without its first line; it may be empty.
+func (o *Operation) Description() string {
+	_, d, _ := strings.Cut(o.Doc, "\n")
+	return strings.TrimSpace(d)
+}
+
+// Fields lists the inputs in the order of their declaration.
+func (o *Operation) Fields() []Field {
+	out := make([]Field, len(o.plan.fields))
+	for i, f := range o.plan.fields {
+		out[i] = f.Field
+	}
+	return out
+}
+
+// HasBody says whether any input travels in the body of the request.
+func (o *Operation) HasBody() bool { return o.plan.body }
