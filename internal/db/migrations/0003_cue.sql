@@ -1,0 +1,141 @@
+-- When work happens and whether it did. Times are microseconds since 1970 UTC, truth is 0 or 1.
+
+CREATE TABLE cues (
+  id            TEXT PRIMARY KEY,
+  workspace_id  TEXT NOT NULL,
+  name          TEXT NOT NULL,
+  description   TEXT,
+  status        TEXT NOT NULL,                -- active, paused, completed, failed
+  transport     TEXT NOT NULL,                -- worker
+  schedule_type TEXT NOT NULL,                -- once, recurring
+  cron          TEXT NOT NULL,                -- '' for once
+  at            INTEGER,                      -- of once
+  timezone      TEXT NOT NULL,                -- as given
+  callback      TEXT NOT NULL,                -- JSON {url, method, headers}
+  payload       TEXT NOT NULL,                -- JSON object as sent
+  retry         TEXT NOT NULL,                -- JSON {max_attempts, backoff_minutes}
+  on_failure    TEXT NOT NULL,                -- JSON {email, webhook, pause}
+  verification  TEXT,                         -- the mode; NULL when never set
+  catch_up      TEXT NOT NULL,
+  next_run      INTEGER,
+  last_run      INTEGER,
+  run_count     INTEGER NOT NULL,
+  fired_count   INTEGER NOT NULL,
+  version       INTEGER NOT NULL,             -- of its open row in cue_versions
+  created_by    TEXT NOT NULL,                -- key id
+  created_at    INTEGER NOT NULL,
+  updated_at    INTEGER NOT NULL,
+  UNIQUE (workspace_id, name)
+) STRICT;
+CREATE INDEX cues_due ON cues (next_run) WHERE next_run IS NOT NULL AND status = 'active';
+CREATE INDEX cues_list ON cues (workspace_id, created_at, id);
+
+-- One row for every span in which a cue had one schedule, zone and status. It outlives the cue: with it the ledger closes.
+CREATE TABLE cue_versions (
+  cue_id        TEXT NOT NULL,
+  version       INTEGER NOT NULL,
+  workspace_id  TEXT NOT NULL,
+  name          TEXT NOT NULL,
+  schedule_type TEXT NOT NULL,
+  cron          TEXT NOT NULL,
+  at            INTEGER,
+  timezone      TEXT NOT NULL,
+  status        TEXT NOT NULL,
+  from_at       INTEGER NOT NULL,
+  to_at         INTEGER,                      -- NULL while it holds
+  PRIMARY KEY (cue_id, version)
+) STRICT;
+
+-- Due times that did not end as an execution of their own; one row may stand for many.
+CREATE TABLE ledger (
+  cue_id   TEXT NOT NULL,
+  version  INTEGER NOT NULL,
+  first_at INTEGER NOT NULL,
+  last_at  INTEGER NOT NULL,
+  count    INTEGER NOT NULL,
+  ending   TEXT NOT NULL,                     -- coalesced, skipped, missed, fired (of executions that retention removed)
+  reason   TEXT NOT NULL,
+  noted_at INTEGER NOT NULL,
+  PRIMARY KEY (cue_id, version, first_at, ending)
+) STRICT;
+
+CREATE TABLE executions (
+  id              TEXT PRIMARY KEY,           -- UUID
+  workspace_id    TEXT NOT NULL,
+  cue_id          TEXT NOT NULL,
+  cue_name        TEXT NOT NULL,
+  transport       TEXT NOT NULL,
+  triggered_by    TEXT NOT NULL,              -- scheduled, manual_fire, replay, chain
+  fired_by        TEXT NOT NULL,              -- key id; '' when scheduled
+  replayed_from   TEXT NOT NULL,              -- execution id; '' for none
+  scheduled_for   INTEGER NOT NULL,
+  status          TEXT NOT NULL,              -- contract 7.2
+  task            TEXT NOT NULL,              -- payload.task, '' for none: claimable work is filtered and shared out by it
+  agent           TEXT NOT NULL,              -- payload.agent, '' for none
+  payload         TEXT NOT NULL,              -- effective, as it was when fired
+  verification    TEXT NOT NULL,              -- mode in force when fired
+  max_attempts    INTEGER NOT NULL,
+  attempts        INTEGER NOT NULL,
+  ready_at        INTEGER NOT NULL,           -- claimable from here on; the deadline to be claimed counts from it
+  claimed_key     TEXT NOT NULL,              -- key id; '' when nobody holds it
+  claimed_worker  TEXT NOT NULL,
+  claimed_at      INTEGER,
+  claim_request   TEXT NOT NULL,              -- request_id of the claim, '' for none
+  lease_token     TEXT NOT NULL,
+  lease_bare      INTEGER NOT NULL,           -- 1: claimed by a client that knows no token
+  lease_until     INTEGER,
+  last_heartbeat  INTEGER,
+  started_at      INTEGER,
+  delivered_at    INTEGER,
+  last_attempt_at INTEGER,
+  http_status     INTEGER,
+  error_message   TEXT,
+  outcome_state   TEXT NOT NULL,              -- '' until reported
+  outcome_success INTEGER,
+  outcome         TEXT NOT NULL,              -- JSON of the report, '' until reported
+  outcome_at      INTEGER,
+  reported_by     TEXT NOT NULL,              -- key id
+  unfenced        INTEGER NOT NULL,           -- 1: reported without a token
+  evidence_count  INTEGER NOT NULL,           -- versions in `evidence`
+  has_evidence    INTEGER NOT NULL,
+  result_type     TEXT NOT NULL,
+  created_at      INTEGER NOT NULL,
+  updated_at      INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX executions_due ON executions (cue_id, scheduled_for) WHERE triggered_by = 'scheduled';
+CREATE INDEX executions_cue ON executions (cue_id, created_at, id);
+CREATE INDEX executions_list ON executions (workspace_id, created_at, id);
+CREATE INDEX executions_ready ON executions (workspace_id, task, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
+CREATE INDEX executions_unclaimed ON executions (ready_at) WHERE status IN ('pending', 'retry_ready');
+CREATE INDEX executions_lease ON executions (lease_until) WHERE status = 'delivering';
+CREATE INDEX executions_worker ON executions (workspace_id, claimed_worker, created_at) WHERE claimed_worker <> '';
+
+-- Append-only; version 1 is what came with the outcome. Every row covers the one before.
+CREATE TABLE evidence (
+  execution_id TEXT NOT NULL,
+  version      INTEGER NOT NULL,
+  at           INTEGER NOT NULL,
+  key_id       TEXT NOT NULL,
+  what         TEXT NOT NULL,                 -- outcome, evidence, verify, verification_pending
+  body         TEXT NOT NULL,
+  hash         BLOB NOT NULL,                 -- SHA-256(previous hash, at, key, what, body)
+  PRIMARY KEY (execution_id, version)
+) STRICT;
+
+CREATE TABLE workers (
+  workspace_id     TEXT NOT NULL,
+  worker_id        TEXT NOT NULL,
+  key_id           TEXT NOT NULL,
+  handlers         TEXT,                      -- JSON list
+  last_heartbeat   INTEGER NOT NULL,
+  registered_since INTEGER NOT NULL,
+  PRIMARY KEY (workspace_id, worker_id)
+) STRICT;
+
+-- Exact totals, kept in the transactions that change them: 'cues' (active and paused), 'executions:2026-11', 'status:success', …
+CREATE TABLE counters (
+  workspace_id TEXT NOT NULL,
+  name         TEXT NOT NULL,
+  value        INTEGER NOT NULL,
+  PRIMARY KEY (workspace_id, name)
+) STRICT;
