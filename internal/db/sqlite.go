@@ -1,0 +1,226 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/driver"
+)
+
+// sqliteEngine is a database in a file: one connection that writes, a few that only read. Everything that knows the SQLite
+// library is in this file.
+type sqliteEngine struct {
+	path       string
+	writer     *sql.DB // nil when read-only
+	reader     *sql.DB
+	statements *statements
+}
+
+// openSQLite takes the lock of a file, makes the file if it is missing, and opens it.
+func openSQLite(_ context.Context, o Options) (string, engine, lock, error) {
+	path, err := filepath.Abs(o.DSN)
+	if err != nil {
+		return o.DSN, nil, noLock{}, err
+	}
+	if o.ReadOnly {
+		if _, err := os.Stat(path); err != nil {
+			return path, nil, noLock{}, err
+		}
+		e, err := newSQLite(path, o)
+		return path, e, noLock{}, err
+	}
+	var l lock = noLock{}
+	if !o.NoLock {
+		if l, err = lockFile(path); err != nil {
+			return path, nil, noLock{}, err
+		}
+	}
+	if err := createFile(path); err != nil {
+		return path, nil, l, err
+	}
+	e, err := newSQLite(path, o)
+	return path, e, l, err
+}
+
+// createFile makes an empty file that only its owner reads; SQLite gives its other files the same mode.
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// newSQLite opens the pools.
+func newSQLite(path string, o Options) (*sqliteEngine, error) {
+	e := &sqliteEngine{path: path, statements: &statements{dialect: sqlite}}
+	reader, err := e.open(o.VFS, "ro", "query_only(on)")
+	if err != nil {
+		return nil, err
+	}
+	e.reader = reader
+	if o.ReadOnly {
+		return e, nil
+	}
+	pragmas := append([]string{"journal_mode(wal)", "synchronous(full)", "foreign_keys(on)"}, o.Pragmas...)
+	if e.writer, err = e.open(o.VFS, "rw", pragmas...); err != nil {
+		return nil, errors.Join(err, reader.Close())
+	}
+	e.writer.SetMaxOpenConns(1)
+	if err := e.checkWAL(); err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	return e, nil
+}
+
+// open makes a pool; its connections live until it is closed.
+func (e *sqliteEngine) open(vfs, mode string, pragmas ...string) (*sql.DB, error) {
+	q := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "modeof": {e.path}}
+	if vfs != "" {
+		q.Set("vfs", vfs)
+	}
+	q["_pragma"] = append([]string{"busy_timeout(10000)"}, pragmas...)
+	u := url.URL{Scheme: "file", OmitHost: true, Path: e.path, RawQuery: q.Encode()}
+	db, err := driver.Open(u.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxIdleConns(readers)
+	return db, nil
+}
+
+// checkWAL makes sure that readers do not block the writer: a file system without shared memory silently keeps another mode.
+func (e *sqliteEngine) checkWAL() error {
+	var mode string
+	if err := e.writer.QueryRow("PRAGMA journal_mode").Scan(&mode); err != nil {
+		return classify(err)
+	}
+	if mode != "wal" {
+		return fmt.Errorf("SQLite cannot keep a write-ahead log here (journal mode %q): use a local disk", mode)
+	}
+	return syncDir(filepath.Dir(e.path))
+}
+
+// syncDir makes the names of the files in a directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (e *sqliteEngine) connect(ctx context.Context, write bool) (*session, error) {
+	pool := e.reader
+	if write {
+		pool = e.writer
+	}
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return nil, classify(err)
+	}
+	var raw *sqlite3.Conn
+	err = conn.Raw(func(c any) error {
+		raw = c.(driver.Conn).Raw()
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return newSession(conn, e.statements, func() status {
+		if raw.GetAutocommit() {
+			return idle
+		}
+		return active
+	}), nil
+}
+
+func (e *sqliteEngine) pool() *sql.DB { return e.writer }
+
+func (e *sqliteEngine) beginUpdate() string { return "BEGIN IMMEDIATE" }
+func (e *sqliteEngine) beginView() string   { return "BEGIN" }
+
+func (e *sqliteEngine) schemaVersion(ctx context.Context) (int64, error) {
+	var there bool
+	err := e.reader.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)", versionTable).Scan(&there)
+	if err != nil || !there {
+		return 0, classify(err)
+	}
+	var v int64
+	err = e.reader.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&v)
+	return v, classify(err)
+}
+
+// commitUnknown: a commit that could not be written is rolled back, but after a failed sync its last page may be on the disk
+// and would count after a crash.
+func (e *sqliteEngine) commitUnknown(err error) bool {
+	return errors.Is(err, sqlite3.IOERR)
+}
+
+// backup copies with VACUUM INTO, which reads one state and writes a file without free pages. The copy gets its name when it
+// is durable.
+func (e *sqliteEngine) backup(ctx context.Context, path string) (err error) {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(fmt.Errorf("back up to %s: the file is there already", path), err)
+	}
+	partial := path + ".partial"
+	if err := os.Remove(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("back up to %s: %w", path, err)
+	}
+	if err := e.vacuumInto(ctx, partial); err != nil {
+		return fmt.Errorf("back up to %s: %w", path, errors.Join(classify(err), os.Remove(partial)))
+	}
+	if err := os.Link(partial, path); err != nil {
+		return fmt.Errorf("back up to %s: %w", path, errors.Join(err, os.Remove(partial)))
+	}
+	return errors.Join(os.Remove(partial), syncDir(filepath.Dir(path)))
+}
+
+func (e *sqliteEngine) vacuumInto(ctx context.Context, path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) // VACUUM INTO accepts an empty file
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	pool, err := e.open("", "ro")
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if _, err := pool.ExecContext(ctx, "VACUUM INTO ?1", path); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func (e *sqliteEngine) close() error {
+	err := e.reader.Close()
+	if e.writer != nil {
+		err = errors.Join(err, e.writer.Close())
+	}
+	return err
+}
+
+// classifySQLite adds the error of this package that callers know to one of SQLite.
+func classifySQLite(err error) error {
+	switch {
+	case errors.Is(err, sqlite3.FULL), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	case errors.Is(err, sqlite3.NOTADB):
+		return fmt.Errorf("the file is not a database, or it is damaged at its beginning: %w", err)
+	}
+	return err
+}
+
+func sqliteUnique(err error) bool {
+	return errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) || errors.Is(err, sqlite3.CONSTRAINT_PRIMARYKEY) ||
+		errors.Is(err, sqlite3.CONSTRAINT_ROWID)
+}
