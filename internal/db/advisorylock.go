@@ -15,8 +15,11 @@ import (
 // lockKey is the key of the advisory lock: "unstuck" as a number. Advisory locks are per database.
 const lockKey = 0x756e737475636b
 
-// lockCheck is how often a server that lost its lock tries to get it back.
-const lockCheck = time.Second
+// How a server that lost its lock gets it back: it waits so long on one connection, and then so long until the next.
+const (
+	retakeWait  = 10 * time.Second
+	retakePause = time.Second
+)
 
 // advisoryLock keeps a second server off a PostgreSQL database. It lives on a connection of its own: when that breaks, the
 // lock is gone, held answers [ErrLostLock], and the lock is taken again as soon as that can be done.
@@ -143,10 +146,10 @@ func hangUp(conn *pgx.Conn) {
 
 // retake tries until it has the lock; nil when the context ends.
 func (l *advisoryLock) retake(ctx context.Context) *pgx.Conn {
-	every := time.NewTicker(lockCheck)
+	every := time.NewTicker(retakePause)
 	defer every.Stop()
 	for {
-		conn, err := l.take(ctx, -1)
+		conn, err := l.take(ctx, retakeWait)
 		if err == nil {
 			return conn
 		}

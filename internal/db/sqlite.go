@@ -60,7 +60,7 @@ func createFile(path string) error {
 }
 
 // newSQLite opens the pools.
-func newSQLite(path string, o Options) (*sqliteEngine, error) {
+func newSQLite(path string, o Options) (engine, error) {
 	e := &sqliteEngine{path: path, statements: &statements{dialect: sqlite}}
 	reader, err := e.open(o.VFS, "ro", "query_only(on)")
 	if err != nil {
@@ -106,7 +106,7 @@ func (e *sqliteEngine) checkWAL() error {
 	if mode != "wal" {
 		return fmt.Errorf("SQLite cannot keep a write-ahead log here (journal mode %q): use a local disk", mode)
 	}
-	return syncDir(filepath.Dir(e.path))
+	return nil
 }
 
 // syncDir makes the names of the files in a directory durable.
@@ -132,6 +132,9 @@ func (e *sqliteEngine) connect(ctx context.Context, write bool) (*session, error
 		raw = c.(driver.Conn).Raw()
 		return nil
 	})
+	if err == nil && write {
+		err = e.syncNames(ctx, conn)
+	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -141,6 +144,15 @@ func (e *sqliteEngine) connect(ctx context.Context, write bool) (*session, error
 		}
 		return active
 	}), nil
+}
+
+// syncNames makes the names of the files durable. The log exists from the first transaction until the last connection closes;
+// SQLite syncs what is in it, not its name.
+func (e *sqliteEngine) syncNames(ctx context.Context, conn *sql.Conn) error {
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE; COMMIT"); err != nil {
+		return classify(err)
+	}
+	return syncDir(filepath.Dir(e.path))
 }
 
 func (e *sqliteEngine) pool() *sql.DB { return e.writer }
@@ -162,7 +174,7 @@ func (e *sqliteEngine) schemaVersion(ctx context.Context) (int64, error) {
 // commitUnknown: a commit that could not be written is rolled back, but after a failed sync its last page may be on the disk
 // and would count after a crash.
 func (e *sqliteEngine) commitUnknown(err error) bool {
-	return errors.Is(err, sqlite3.IOERR)
+	return errors.Is(err, sqlite3.IOERR) && !errors.Is(err, sqlite3.IOERR_WRITE)
 }
 
 // backup copies with VACUUM INTO, which reads one state and writes a file without free pages. The copy gets its name when it

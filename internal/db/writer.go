@@ -13,16 +13,22 @@ import (
 const (
 	maxBatch   = 128 // callers in one transaction
 	maxRepeats = 20  // runs of a batch that loses against another server's transactions
+	wary       = 64  // batches that get savepoints after one in which a caller had to be undone
 )
 
 // writer is the one goroutine that changes the database. It gathers the calls that wait into one transaction, gives each its
 // turn in it, commits, and answers them.
+//
+// A caller that fails after it has written must be undone alone. Most batches have none, and savepoints would cost as much as
+// the work itself (on PostgreSQL a round trip for each caller): so a batch runs without them first, and if a caller must be
+// undone the batch is rolled back and runs again with one before each caller's first write, as do the next batches.
 type writer struct {
 	engine  engine
 	lock    lock
 	log     *slog.Logger
 	queue   chan *call
 	session *session // nil: not connected
+	wary    int      // batches to come that get savepoints at once
 	stats   *stats
 	unknown func() // the commit's fate is unknown
 }
@@ -33,7 +39,8 @@ type fate int
 const (
 	committed fate = iota
 	repeat         // the transaction lost against another server's, or its connection: run it again
-	dropped        // the transaction is gone or spoilt by one of its callers: run them one at a time
+	spoilt         // a caller must be undone and has no savepoint: run again with savepoints
+	dropped        // the transaction is gone, or cannot go on behind a caller's error: run the callers one at a time
 	refused        // nothing was done, and running again would not help
 	unknown        // COMMIT failed and may have taken effect
 )
@@ -76,21 +83,19 @@ func claimed(batch []*call) []*call {
 
 // serve commits a batch and answers every caller in it.
 func (w *writer) serve(batch []*call) {
+	savepoints := w.wary > 0
+	w.wary = max(w.wary-1, 0)
 	for run := 1; len(batch) > 0; run++ {
-		f, err := w.attempt(batch)
+		f, err := w.attempt(batch, savepoints)
 		switch {
 		case f == committed:
-			for _, c := range batch {
-				if c.err == nil && len(c.tx.after) > 0 {
-					c.tell(publish)
-				}
-			}
+			w.publish(batch)
 			w.answer(batch, nil)
 			return
 		case f == repeat && run < maxRepeats:
-			w.stats.rerun()
 			time.Sleep(rand.N(time.Millisecond << min(run, 5)))
-			batch = present(batch)
+		case f == spoilt:
+			savepoints, w.wary = true, wary
 		case f == dropped && len(batch) > 1:
 			w.stats.rerun()
 			for i := range batch {
@@ -105,6 +110,17 @@ func (w *writer) serve(batch []*call) {
 		default:
 			w.answer(batch, err)
 			return
+		}
+		w.stats.rerun()
+		batch = present(batch)
+	}
+}
+
+// publish lets the callers that were not rolled back do what they asked AfterCommit for.
+func (w *writer) publish(batch []*call) {
+	for _, c := range batch {
+		if c.err == nil && len(c.tx.after) > 0 {
+			c.tell(publish)
 		}
 	}
 }
@@ -130,9 +146,9 @@ func (w *writer) answer(batch []*call, err error) {
 	}
 }
 
-// attempt runs a batch in one transaction. The error belongs to every fate but committed; then c.err tells what each caller
+// attempt runs a batch in one transaction, in which each caller of several has a savepoint if asked for. The error belongs to every fate but committed; then c.err tells what each caller
 // gets.
-func (w *writer) attempt(batch []*call) (fate, error) {
+func (w *writer) attempt(batch []*call, savepoints bool) (fate, error) {
 	for _, c := range batch {
 		c.err = nil
 	}
@@ -143,7 +159,7 @@ func (w *writer) attempt(batch []*call) (fate, error) {
 		return refused, classify(err)
 	}
 	defer w.cleanUp()
-	a := attempt{writer: w, alone: len(batch) == 1}
+	a := attempt{writer: w, alone: len(batch) == 1, savepoints: savepoints && len(batch) > 1}
 	for _, c := range batch {
 		if f, err := a.turn(c); f != committed {
 			return f, err
@@ -207,21 +223,22 @@ func (w *writer) commit(callers int) (fate, error) {
 	return dropped, err
 }
 
-// attempt is the state of one transaction while its callers have their turns. Its savepoint is made before a caller's first
-// write and serves the next caller as it is if nothing was written since.
+// attempt is the state of one transaction while its callers have their turns. Its savepoint serves the next caller as it is if
+// nothing was written since.
 type attempt struct {
 	*writer
-	alone  bool // one caller: the transaction itself is its savepoint
-	point  bool // the savepoint exists
-	dirty  bool // something was written behind the savepoint
-	undone bool // the only caller was rolled back with the transaction
+	alone      bool // one caller: the transaction itself is its savepoint
+	savepoints bool // one before each caller's first write
+	point      bool // the savepoint exists
+	dirty      bool // something was written behind the savepoint
+	undone     bool // the only caller was rolled back with the transaction
 }
 
 // turn runs one caller. Its own failure is noted in the call; the fate concerns the whole transaction.
 func (a *attempt) turn(c *call) (fate, error) {
 	marked := false
 	mark := func() error {
-		if marked || a.alone {
+		if marked || !a.savepoints {
 			return nil
 		}
 		marked = true
@@ -259,10 +276,12 @@ func (a *attempt) settle(c *call, marked bool) (fate, error) {
 		}
 		a.dirty = false
 		return committed, nil
+	case c.err != nil && !a.savepoints:
+		return spoilt, c.err
 	case c.err != nil:
 		return dropped, c.err
 	}
-	return dropped, fmt.Errorf("the transaction ended in the middle")
+	return dropped, errors.New("the transaction ended in the middle")
 }
 
 // savepoint makes the caller's savepoint.

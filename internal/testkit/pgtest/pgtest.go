@@ -48,6 +48,20 @@ func Each(t *testing.T, fn func(t *testing.T, dsn string)) {
 	t.Run("postgres", func(t *testing.T) { fn(t, DSN(t)) })
 }
 
+// Durable makes commits wait for the disk from now on, for all databases of this process. Benchmarks call it.
+func Durable(t testing.TB) {
+	t.Helper()
+	s, err := server()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{"ALTER SYSTEM SET fsync = on", "ALTER SYSTEM SET full_page_writes = on", "SELECT pg_reload_conf()"} {
+		if err := s.admin(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // dsn is the address of a database of the server, which listens on a socket in its directory only.
 func (s *instance) dsn(database string) string {
 	q := url.Values{"host": {s.dir}, "user": {role}}

@@ -39,7 +39,8 @@ func missing(err error) bool { return errors.Is(err, errMissing) }
 const script = `
 trap '' INT TERM HUP
 "$1/initdb" -D "$2/data" -A trust -U "$3" -E UTF8 --locale=C -N >"$2/log" 2>&1 &&
-"$1/pg_ctl" -D "$2/data" -w -l "$2/log" -o "-k $2 $4" start >>"$2/log" 2>&1 && echo ready || cat "$2/log"
+echo "$4" >>"$2/data/postgresql.conf" &&
+"$1/pg_ctl" -D "$2/data" -w -l "$2/log" -o "-k $2" start >>"$2/log" 2>&1 && echo ready || cat "$2/log"
 exec >/dev/null
 cat
 "$1/pg_ctl" -D "$2/data" -m immediate stop
@@ -47,8 +48,15 @@ rm -rf "$2"
 `
 
 // settings make a server whose data nobody will miss, small and fast.
-const settings = "-c listen_addresses= -c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB " +
-	"-c autovacuum=off -c max_wal_size=4GB"
+const settings = `
+listen_addresses = ''
+fsync = off
+full_page_writes = off
+autovacuum = off
+max_connections = 200
+shared_buffers = 32MB
+max_wal_size = 4GB
+`
 
 func start() (*instance, error) {
 	bin, err := binaries()
