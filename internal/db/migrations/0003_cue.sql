@@ -63,7 +63,6 @@ CREATE TABLE executions (
   id              TEXT PRIMARY KEY,           -- UUID
   workspace_id    TEXT NOT NULL,
   cue_id          TEXT NOT NULL,
-  cue_name        TEXT NOT NULL,
   transport       TEXT NOT NULL,
   triggered_by    TEXT NOT NULL,              -- scheduled, manual_fire, replay, chain
   fired_by        TEXT NOT NULL,              -- key id; '' when scheduled
@@ -81,8 +80,8 @@ CREATE TABLE executions (
   claimed_worker  TEXT NOT NULL,
   claimed_at      INTEGER,
   claim_request   TEXT NOT NULL,              -- request_id of the claim, '' for none
-  lease_token     TEXT NOT NULL,
-  lease_bare      INTEGER NOT NULL,           -- 1: claimed by a client that knows no token
+  lease_token     TEXT NOT NULL,              -- of the last claim; the next one replaces it
+  lease_bare      INTEGER NOT NULL,           -- 1: the claimer has not shown that it knows the token
   lease_until     INTEGER,
   last_heartbeat  INTEGER,
   started_at      INTEGER,
@@ -105,10 +104,19 @@ CREATE TABLE executions (
 CREATE UNIQUE INDEX executions_due ON executions (cue_id, scheduled_for) WHERE triggered_by = 'scheduled';
 CREATE INDEX executions_cue ON executions (cue_id, created_at, id);
 CREATE INDEX executions_list ON executions (workspace_id, created_at, id);
-CREATE INDEX executions_ready ON executions (workspace_id, task, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
+CREATE INDEX executions_status ON executions (workspace_id, status, created_at, id);
+CREATE INDEX executions_worker ON executions (workspace_id, claimed_worker, created_at, id) WHERE claimed_worker <> '';
+
+-- What workers may take, in the orders in which they ask for it: oldest first, of one task, for one agent, of one cue.
+CREATE INDEX executions_ready ON executions (workspace_id, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
+CREATE INDEX executions_ready_task ON executions (workspace_id, task, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
+CREATE INDEX executions_ready_agent ON executions (workspace_id, agent, scheduled_for, id) WHERE status IN ('pending', 'retry_ready') AND agent <> '';
+CREATE INDEX executions_ready_cue ON executions (cue_id, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
+
+-- What the clock ends: work that nobody takes, leases that nobody renews. And what one worker of one key holds.
 CREATE INDEX executions_unclaimed ON executions (ready_at) WHERE status IN ('pending', 'retry_ready');
 CREATE INDEX executions_lease ON executions (lease_until) WHERE status = 'delivering';
-CREATE INDEX executions_worker ON executions (workspace_id, claimed_worker, created_at) WHERE claimed_worker <> '';
+CREATE INDEX executions_held ON executions (claimed_key, claimed_worker, claim_request) WHERE status = 'delivering';
 
 -- Append-only; version 1 is what came with the outcome. Every row covers the one before.
 CREATE TABLE evidence (
@@ -118,7 +126,7 @@ CREATE TABLE evidence (
   key_id       TEXT NOT NULL,
   what         TEXT NOT NULL,                 -- outcome, evidence, verify, verification_pending
   body         TEXT NOT NULL,
-  hash         BLOB NOT NULL,                 -- SHA-256(previous hash, at, key, what, body)
+  hash         TEXT NOT NULL,                 -- SHA-256(previous hash, at, key, what, body) in hex
   PRIMARY KEY (execution_id, version)
 ) STRICT;
 
@@ -132,7 +140,8 @@ CREATE TABLE workers (
   PRIMARY KEY (workspace_id, worker_id)
 ) STRICT;
 
--- Exact totals, kept in the transactions that change them: 'cues' (active and paused), 'executions:2026-11', 'status:success', …
+-- Exact totals, kept in the transactions that change them: 'cues' (active and paused), 'executions', 'executions:2026-11',
+-- 'status:success', 'cue:cue_…', 'reported:2026-11', 'succeeded:2026-11', 'failed:2026-11'.
 CREATE TABLE counters (
   workspace_id TEXT NOT NULL,
   name         TEXT NOT NULL,
