@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
@@ -88,7 +89,8 @@ func (e *sqliteEngine) open(vfs, mode string, pragmas ...string) (*sql.DB, error
 		q.Set("vfs", vfs)
 	}
 	q["_pragma"] = append([]string{"busy_timeout(10000)"}, pragmas...)
-	u := url.URL{Scheme: "file", OmitHost: true, Path: e.path, RawQuery: q.Encode()}
+	query := strings.ReplaceAll(q.Encode(), "+", "%20") // SQLite takes a + for itself
+	u := url.URL{Scheme: "file", OmitHost: true, Path: e.path, RawQuery: query}
 	db, err := driver.Open(u.String())
 	if err != nil {
 		return nil, err
