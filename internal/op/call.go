@@ -1,10 +1,12 @@
 package op
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -31,7 +33,9 @@ type Request struct {
 	Query     url.Values
 	Params    map[string]string // of the path
 	Body      []byte
-	TooLarge  bool // the body was over MaxBody and was not read to its end
+	TooLarge  bool        // the body was over MaxBody and was not read to its end
+	Broken    error       // why the body could not be read to its end; nil when it was
+	Answer    http.Header // what the headers of the answer are added to; nil: to a new one
 }
 
 // Response is what a door sends back. Exactly one of Body and Err is meaningful.
@@ -72,23 +76,29 @@ type Set struct {
 	byName map[string]*Operation
 }
 
-// NewSet puts operations behind a guard. It panics when two share a name or a route. A set without a guard serves
-// documentation and command lines; calling it is refused.
+// NewSet puts operations behind a guard. It panics when two share a name or a route, or name the parameters of one path
+// differently. A set without a guard serves documentation and command lines; calling it is refused.
 func NewSet(guard Guard, log *slog.Logger, now func() time.Time, ops ...*Operation) *Set {
 	s := &Set{guard: guard, log: log, now: now, list: ops, byName: map[string]*Operation{}}
-	routes := map[string]string{}
+	taken := map[string]*Operation{} // by method and shape of the path
+	paths := map[string]string{}     // by shape
 	for _, o := range ops {
 		if s.byName[o.Name] != nil {
 			panic("op: two operations are named " + o.Name)
 		}
 		s.byName[o.Name] = o
-		for _, r := range append([]string{o.Route}, o.Aliases...) {
-			r = pathParam.ReplaceAllString(r, "{}")
-			if other := routes[r]; other != "" {
-				panic(fmt.Sprintf("op: %s and %s share the route %s", other, o.Name, r))
+		for _, route := range append([]string{o.Route}, o.Aliases...) {
+			shape := pathParam.ReplaceAllString(route, "{}")
+			if other := taken[shape]; other != nil {
+				panic(fmt.Sprintf("op: %s and %s share the route %s", other.Name, o.Name, route))
 			}
-			routes[r] = o.Name
+			taken[shape] = o
 		}
+		shape := pathParam.ReplaceAllString(o.Path(), "{}")
+		if other := paths[shape]; other != "" && other != o.Path() {
+			panic(fmt.Sprintf("op: %s says %s where another operation says %s", o.Name, o.Path(), other))
+		}
+		paths[shape] = o.Path()
 	}
 	return s
 }
@@ -127,34 +137,32 @@ func CallOf(ctx context.Context) *Call {
 func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	o := s.byName[r.Op]
 	if o == nil || s.guard == nil {
-		return &Response{Status: NotFound.Status, Err: NotFound.Msg("There is no operation %q.", r.Op)}
+		return &Response{Status: NotFound.Status, Header: r.Answer, Err: NotFound.Msg("There is no operation %q.", r.Op)}
 	}
-	c := &Call{Operation: o, Request: r, Began: s.now(), Header: http.Header{}}
+	c := &Call{Operation: o, Request: r, Began: s.now(), Header: r.Answer}
+	if c.Header == nil {
+		c.Header = http.Header{}
+	}
 	ctx = context.WithValue(ctx, callKey{}, c)
-	out, err := s.run(ctx, c)
-	res := &Response{Status: o.Status, Header: c.Header}
-	if err == nil {
-		if _, none := out.(None); !none {
-			res.Body = Marshal(out)
-		}
-	} else {
+	body, err := s.run(ctx, c)
+	res := &Response{Status: o.Status, Header: c.Header, Body: body}
+	if err != nil {
 		res.Err = AsError(err)
 		res.Status = res.Err.Code.Status
 	}
 	s.guard.Done(ctx, c, res.Err)
 	if res.Err != nil {
-		for k, v := range res.Err.Header {
-			c.Header[k] = v
-		}
+		maps.Copy(c.Header, res.Err.Header)
 	}
 	s.logCall(ctx, c, res)
 	return res
 }
 
-func (s *Set) run(ctx context.Context, c *Call) (out any, err error) {
+// run takes a call through all checks and its operation; it answers the JSON of the output. A panic anywhere becomes an error.
+func (s *Set) run(ctx context.Context, c *Call) (body []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = Internal.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), "An internal error occurred. Nothing was changed.")
+			body, err = nil, Internal.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), internalText)
 		}
 	}()
 	if c.TooLarge {
@@ -164,7 +172,7 @@ func (s *Set) run(ctx context.Context, c *Call) (out any, err error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := c.parseBody()
+	doc, err := c.parseBody()
 	if err != nil {
 		return nil, err
 	}
@@ -174,16 +182,27 @@ func (s *Set) run(ctx context.Context, c *Call) (out any, err error) {
 	if c.Confirm && c.Request.Header.Get("X-Confirm-Destructive") != "true" {
 		return nil, ConfirmationGone.Msg("This action is destructive. Set X-Confirm-Destructive: true header to confirm.")
 	}
-	in, err := c.decode(body)
-	if err != nil {
+	in := reflect.New(c.In)
+	if err := c.decode(in.Elem(), doc); err != nil {
 		return nil, err
 	}
-	return c.Operation.run(ctx, in)
+	out, err := c.Operation.run(ctx, in.Interface())
+	if _, none := out.(None); none || err != nil {
+		return nil, err
+	}
+	return Marshal(out), nil
 }
 
-// parseBody reads the body's syntax. An absent body and null are the same (CueAPI wire contract 1.3).
+// parseBody reads the body's syntax; its Content-Type is not looked at, because clients send a wrong one or none (CueAPI wire
+// contract 1.3). An absent body and null are the same. GET and DELETE have none, whatever is sent.
 func (c *Call) parseBody() (*node, error) {
-	if m := c.Method(); m == "GET" || m == "DELETE" || len(strings.TrimSpace(string(c.Body))) == 0 {
+	if m := c.Method(); m == "GET" || m == "DELETE" {
+		return nil, nil
+	}
+	if c.Broken != nil {
+		return nil, InvalidJSON.Wrap(c.Broken, "Request body is not valid JSON: it could not be read to its end.")
+	}
+	if len(bytes.TrimLeft(c.Body, " \t\r\n")) == 0 {
 		return nil, nil
 	}
 	n, err := parse(c.Body)
@@ -197,50 +216,60 @@ func (c *Call) parseBody() (*node, error) {
 }
 
 // decode fills the operation's input and collects everything that does not fit, in the order of declaration.
-func (c *Call) decode(body *node) (reflect.Value, error) {
-	in := reflect.New(c.In).Elem()
-	var bad []Violation
-	switch {
-	case body == nil && c.plan.body && c.wantsBody():
-		bad = append(bad, Violation{"body", "Field required"})
-	case body != nil && body.kind != kindObject && (c.plan.body || !c.Open):
-		bad = append(bad, Violation{"body", "Input should be a valid dictionary or object to extract fields from"})
-	default:
-		c.fill(in, body, &bad)
+func (c *Call) decode(in reflect.Value, body *node) error {
+	if len(c.plan.fields) == 0 && body == nil {
+		return nil
 	}
-	if len(bad) > 0 {
-		return in, violations(bad)
+	var bad faults
+	whole := c.bodyFault(body) // of the body as a whole, noted where its first field is declared
+	if len(c.plan.body) == 0 && whole != "" {
+		bad.noteAt(InBody, whole)
 	}
-	return in, nil
-}
-
-func (c *Call) wantsBody() bool {
-	return slices.ContainsFunc(c.plan.fields, func(f *field) bool { return f.In == InBody && f.Required })
-}
-
-func (c *Call) fill(in reflect.Value, body *node, bad *[]Violation) {
-	var inBody []*field
 	for _, f := range c.plan.fields {
-		at := string(f.In) + "." + f.Name
-		switch f.In {
-		case InBody:
-			inBody = append(inBody, f)
-			var n *node
-			if body != nil {
-				n = body.get(f.Name)
+		if f.In == InBody && whole != "" {
+			if f == c.plan.body[0] {
+				bad.noteAt(InBody, whole)
 			}
-			f.read(in, n, at, bad)
-		case InPath:
-			f.read(in, &node{kind: kindString, str: c.Params[f.Name]}, at, bad)
-		case InQuery:
-			f.read(in, textNode(f, c.Query[f.Name]), at, bad)
-		case InHeader:
-			f.read(in, textNode(f, c.Request.Header.Values(f.Name)), at, bad)
+			continue
 		}
+		bad.enter(string(f.In))
+		bad.enter(f.Name)
+		f.read(in, c.input(f, body), &bad)
+		bad.path = bad.path[:0]
 	}
-	if body != nil && !c.Open {
-		closed(inBody, body, "body", bad)
+	if body != nil && whole == "" && !c.Open {
+		bad.enter(string(InBody))
+		extras(c.plan.body, body, &bad)
 	}
+	return bad.err()
+}
+
+// bodyFault says what is wrong with the body as a whole; "" when it is an object, or absent and may be.
+func (c *Call) bodyFault(body *node) string {
+	required := func(f *field) bool { return f.Required }
+	switch {
+	case body == nil && slices.ContainsFunc(c.plan.body, required):
+		return "Field required"
+	case body != nil && body.kind != kindObject && (c.HasBody() || !c.Open):
+		return notAnObject
+	}
+	return ""
+}
+
+// input is what was sent for a field; nil when nothing was.
+func (c *Call) input(f *field, body *node) *node {
+	switch f.In {
+	case InPath:
+		return &node{kind: kindString, str: c.Params[f.Name]}
+	case InQuery:
+		return textNode(f, c.Query[f.Name])
+	case InHeader:
+		return textNode(f, c.Request.Header.Values(f.Name))
+	}
+	if body == nil {
+		return nil
+	}
+	return body.get(f.Name)
 }
 
 // textNode is a query parameter or header: the last of several counts, a list takes all of them.
@@ -258,14 +287,15 @@ func textNode(f *field, values []string) *node {
 	return n
 }
 
-// logCall writes the one line of a call. Reads that succeed are for debugging, faults of ours are errors.
+// logCall writes the one line of a call. Reads that succeed are for debugging; faults of ours are errors, but a caller who went
+// away is none.
 func (s *Set) logCall(ctx context.Context, c *Call, res *Response) {
 	level := slog.LevelInfo
 	switch {
-	case res.Status >= 500:
-		level = slog.LevelError
 	case res.Err == nil && c.Effect == Read:
 		level = slog.LevelDebug
+	case res.Status >= 500 && !errors.Is(res.Err, context.Canceled):
+		level = slog.LevelError
 	}
 	if !s.log.Enabled(ctx, level) {
 		return

@@ -1,11 +1,12 @@
 package op
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 )
 
 // Code is a kind of failure: a promise to callers, who compare Name. Doc is one sentence that says what to do about it.
@@ -30,12 +31,6 @@ var (
 // Common lists the codes that any operation can answer, whatever it declares.
 func Common() []Code {
 	return []Code{InvalidJSON, ConfirmationGone, NotFound, BadMethod, TooLarge, ValidationError, Internal, Unavailable}
-}
-
-// Violation is one input that does not fit: where ("body.schedule.cron") and why.
-type Violation struct {
-	Field   string `json:"field"`
-	Message string `json:"message"`
 }
 
 // Error is what a caller is told. The cause, if any, is for the log only.
@@ -69,48 +64,48 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// Invalid is the 422 for one input that does not fit; field is dotted, with its place first: "body.ips.0".
-func Invalid(field, format string, args ...any) *Error {
-	return violations([]Violation{{field, fmt.Sprintf(format, args...)}})
-}
+const internalText = "An internal error occurred. Nothing was changed."
 
-func violations(v []Violation) *Error {
-	e := ValidationError.Msg("%s: %s", v[0].Field, v[0].Message)
-	e.Details = v
-	return e
-}
-
-// AsError turns any error into what the caller is told: an *Error stays, all else is an internal error with err as its cause.
+// AsError turns any error into what the caller is told: an *Error stays, a call whose context ended becomes Unavailable, all
+// else an internal error; err is the cause of both.
 func AsError(err error) *Error {
 	var e *Error
-	if errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
 		return e
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return Unavailable.Wrap(err, "The call was given up before it was done.")
 	}
-	return Internal.Wrap(err, "An internal error occurred. Nothing was changed.")
+	return Internal.Wrap(err, internalText)
 }
 
 // Body is the JSON of the error: {"error":{…},"detail":{"error":{…}}}, both objects equal (CueAPI wire contract 1.8). docs is
 // the base address of the error pages, requestID the id of this answer; either may be empty.
 func (e *Error) Body(docs, requestID string) []byte {
-	var b strings.Builder
-	fmt.Fprintf(&b, `{"code":%s,"message":%s,"status":%d`, Quote(e.Code.Name), Quote(e.Message), e.Code.Status)
+	var b bytes.Buffer
+	member := func(name string, v any) {
+		fmt.Fprintf(&b, `,"%s":%s`, name, Marshal(v))
+	}
+	fmt.Fprintf(&b, `{"code":%s`, Quote(e.Code.Name))
+	member("message", e.Message)
+	member("status", e.Code.Status)
 	if len(e.Details) > 0 {
-		fmt.Fprintf(&b, `,"details":%s`, Marshal(e.Details))
+		member("details", e.Details)
 	}
 	if e.Extra != nil {
-		if fields := Marshal(e.Extra); len(fields) > 2 {
+		if fields := Marshal(e.Extra); len(fields) > len("{}") {
 			b.WriteByte(',')
 			b.Write(fields[1 : len(fields)-1])
 		}
 	}
 	if docs != "" {
-		fmt.Fprintf(&b, `,"docs":%s`, Quote(docs+"#"+e.Code.Name))
+		member("docs", docs+"#"+e.Code.Name)
 	}
 	if requestID != "" {
-		fmt.Fprintf(&b, `,"request_id":%s`, Quote(requestID))
+		member("request_id", requestID)
 	}
 	b.WriteByte('}')
-	return []byte(`{"error":` + b.String() + `,"detail":{"error":` + b.String() + `}}`)
+	return fmt.Appendf(nil, `{"error":%s,"detail":{"error":%[1]s}}`, b.Bytes())
 }
 
 // Quote is s as a JSON string, without HTML escaping.
@@ -119,11 +114,11 @@ func Quote(s string) string { return string(Marshal(s)) }
 // Marshal is compact JSON without HTML escaping and without a newline (CueAPI wire contract 1.5). It panics on what cannot be
 // JSON, which is a fault of the program.
 func Marshal(v any) []byte {
-	var b strings.Builder
+	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		panic(fmt.Sprintf("op: cannot write %T as JSON: %v", v, err))
 	}
-	return []byte(strings.TrimSuffix(b.String(), "\n"))
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

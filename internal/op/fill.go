@@ -1,68 +1,70 @@
 package op
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
-// filler puts one parsed value into a Go value and notes what does not fit. `at` is the dotted place of the value.
-type filler func(v reflect.Value, n *node, at string, bad *[]Violation)
+// filler puts one parsed value into a Go value and notes what does not fit.
+type filler func(v reflect.Value, n *node, bad *faults)
 
-func note(bad *[]Violation, at, format string, args ...any) {
-	*bad = append(*bad, Violation{at, fmt.Sprintf(format, args...)})
+// reader is how values of a type are read and described.
+type reader struct {
+	fill   filler
+	schema schemaFunc
 }
 
-// valueOf chooses how values of a type are read and described. Coercions are those of the CueAPI wire contract 1.3, messages
+// readerOf chooses how values of a type are read and described. Coercions are those of the CueAPI wire contract 1.3, messages
 // those of 1.9.
-func valueOf(t reflect.Type, b bounds) (filler, schemaFunc, error) {
+func readerOf(t reflect.Type, b bounds) (reader, error) {
 	switch t {
 	case reflect.TypeFor[Object]():
-		return fillRaw(true), rawSchema("object"), nil
+		return reader{fillRaw(true), plainSchema("object")}, nil
 	case reflect.TypeFor[Value]():
-		return fillRaw(false), rawSchema(""), nil
+		return reader{fillRaw(false), plainSchema("")}, nil
 	case reflect.TypeFor[Time](), reflect.TypeFor[OffsetTime]():
-		return fillTime, stringSchema("date-time", b), nil
+		return reader{fillTime, stringSchema("date-time", b)}, nil
 	}
 	switch t.Kind() {
 	case reflect.String:
-		return fillString(b), stringSchema(b.format, b), nil
+		return reader{fillString(b), stringSchema(b.format, b)}, nil
 	case reflect.Bool:
-		return fillBool, plainSchema("boolean"), nil
+		return reader{fillBool, plainSchema("boolean")}, nil
 	case reflect.Int, reflect.Int64:
-		return fillInt(b), intSchema(b), nil
+		return reader{fillInt(b), intSchema(b)}, nil
 	case reflect.Slice:
 		return listOf(t, b)
 	case reflect.Map:
-		return mapOf(t)
+		return mapOf(t, b)
 	case reflect.Struct:
-		return structOf(t)
+		return structOf(t, b)
 	}
-	return nil, nil, fmt.Errorf("inputs cannot have the type %v", t)
+	return reader{}, fmt.Errorf("inputs cannot have the type %v", t)
 }
 
 func fillOptional(inner filler) filler {
-	return func(v reflect.Value, n *node, at string, bad *[]Violation) {
+	return func(v reflect.Value, n *node, bad *faults) {
 		val, set, null := v.Addr().Interface().(optional).parts()
-		if n.kind == kindNull {
-			if null != nil {
-				*set, *null = true, true
-			}
-			return
+		switch {
+		case n.kind != kindNull:
+			*set = true
+			inner(val, n, bad)
+		case null != nil:
+			*set, *null = true, true
 		}
-		*set = true
-		inner(val, n, at, bad)
 	}
 }
 
 func fillRaw(object bool) filler {
-	return func(v reflect.Value, n *node, at string, bad *[]Violation) {
+	return func(v reflect.Value, n *node, bad *faults) {
 		if object && n.kind != kindObject {
-			note(bad, at, "Input should be a valid dictionary")
+			bad.note("Input should be a valid dictionary")
 			return
 		}
 		v.SetBytes(slices.Clone(n.raw))
@@ -70,47 +72,47 @@ func fillRaw(object bool) filler {
 }
 
 func fillString(b bounds) filler {
-	return func(v reflect.Value, n *node, at string, bad *[]Violation) {
+	return func(v reflect.Value, n *node, bad *faults) {
 		if n.kind != kindString {
 			if b.format == "url" {
-				note(bad, at, "URL input should be a string or URL")
+				bad.note("URL input should be a string or URL")
 			} else {
-				note(bad, at, "Input should be a valid string")
+				bad.note("Input should be a valid string")
 			}
 			return
 		}
-		s := n.str
-		if strings.IndexByte(s, 0) >= 0 {
-			if !b.replaceNUL {
-				note(bad, at, "String should not contain the NUL character")
-				return
-			}
-			s = strings.ReplaceAll(s, "\x00", "\uFFFD")
-		}
-		if msg := b.checkString(&s); msg != "" {
-			note(bad, at, "%s", msg)
+		s, msg := b.checkString(n.str)
+		if msg != "" {
+			bad.note("%s", msg)
 			return
 		}
 		v.SetString(s)
 	}
 }
 
-// checkString holds s against the bounds and may normalise it; "" means that it fits.
-func (b bounds) checkString(s *string) string {
-	n := int64(utf8.RuneCountInString(*s))
+// checkString holds s against the bounds; it answers the string to store, or what does not fit.
+func (b bounds) checkString(s string) (stored, fault string) {
+	if !utf8.ValidString(s) { // from a path, query or header: bodies are checked as they are parsed
+		return "", "Input should be a valid string, unable to parse raw data as a unicode string"
+	}
+	if strings.IndexByte(s, 0) >= 0 {
+		if !b.replaceNUL {
+			return "", "String should not contain the NUL character"
+		}
+		s = strings.ReplaceAll(s, "\x00", "\uFFFD")
+	}
+	n := int64(utf8.RuneCountInString(s))
 	switch {
 	case b.hasMin && n < b.min:
-		return fmt.Sprintf("String should have at least %d character%s", b.min, plural(b.min))
+		return "", fmt.Sprintf("String should have at least %d character%s", b.min, plural(b.min))
 	case b.hasMax && n > b.max:
-		return fmt.Sprintf("String should have at most %d character%s", b.max, plural(b.max))
-	case b.enum != nil && !slices.Contains(b.enum, *s):
-		return "Input should be " + oneOf(b.enum)
-	case b.re != nil && !b.re.MatchString(*s):
-		return fmt.Sprintf("String should match pattern '%s'", b.re)
-	case b.format != "":
-		return formats[b.format](s)
+		return "", fmt.Sprintf("String should have at most %d character%s", b.max, plural(b.max))
+	case b.enum != nil && !slices.Contains(b.enum, s):
+		return "", "Input should be " + oneOf(b.enum)
+	case b.re != nil && !b.re.MatchString(s):
+		return "", fmt.Sprintf("String should match pattern '%s'", b.re)
 	}
-	return ""
+	return checkFormat(b.format, s)
 }
 
 func plural(n int64) string {
@@ -125,229 +127,205 @@ func oneOf(words []string) string {
 	for i, w := range words {
 		quoted[i] = "'" + w + "'"
 	}
-	if len(quoted) == 1 {
+	last := len(quoted) - 1
+	if last == 0 {
 		return quoted[0]
 	}
-	last := len(quoted) - 1
 	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
 }
 
-func fillBool(v reflect.Value, n *node, at string, bad *[]Violation) {
-	text := n.str
+func fillBool(v reflect.Value, n *node, bad *faults) {
+	var text string
 	switch n.kind {
-	case kindBool, kindNumber:
+	case kindBool:
 		text = string(n.raw)
 	case kindString:
+		text = strings.ToLower(n.str)
+	case kindNumber:
+		if f, err := strconv.ParseFloat(string(n.raw), 64); err == nil {
+			text = strconv.FormatFloat(f, 'g', -1, 64)
+		}
 	default:
-		note(bad, at, "Input should be a valid boolean")
+		bad.note("Input should be a valid boolean")
 		return
 	}
-	switch strings.ToLower(text) {
-	case "true", "1", "yes", "on", "t", "y", "1.0":
+	switch text {
+	case "true", "1", "yes", "on", "t", "y":
 		v.SetBool(true)
-	case "false", "0", "no", "off", "f", "n", "0.0":
+	case "false", "0", "no", "off", "f", "n", "-0":
 		v.SetBool(false)
 	default:
-		note(bad, at, "Input should be a valid boolean, unable to interpret input")
+		bad.note("Input should be a valid boolean, unable to interpret input")
 	}
 }
 
 func fillInt(b bounds) filler {
-	return func(v reflect.Value, n *node, at string, bad *[]Violation) {
+	return func(v reflect.Value, n *node, bad *faults) {
 		i, msg := readInt(n)
+		tooLarge := msg == intTooLarge
 		switch {
-		case msg != "":
-			note(bad, at, "%s", msg)
+		case msg != "" && !tooLarge:
+			bad.note("%s", msg)
 		case b.hasMin && i < b.min:
-			note(bad, at, "Input should be greater than or equal to %d", b.min)
+			bad.note("Input should be greater than or equal to %d", b.min)
 		case b.hasMax && i > b.max:
-			note(bad, at, "Input should be less than or equal to %d", b.max)
+			bad.note("Input should be less than or equal to %d", b.max)
+		case tooLarge:
+			bad.note("%s", msg)
 		default:
 			v.SetInt(i)
 		}
 	}
 }
 
+const (
+	intWrongType  = "Input should be a valid integer"
+	intUnreadable = "Input should be a valid integer, unable to parse string as an integer"
+	intFraction   = "Input should be a valid integer, got a number with a fractional part"
+	intTooLarge   = "Input should be a valid integer, between -9223372036854775808 and 9223372036854775807"
+)
+
+// readInt reads an integer from a number without a fraction or from decimal digits in a string. One that does not fit 64 bits is
+// intTooLarge with the nearest that does, so that a bound can be named instead.
 func readInt(n *node) (int64, string) {
-	text := string(n.raw)
+	var text string
 	switch n.kind {
 	case kindString:
 		text = strings.TrimSpace(n.str)
 	case kindNumber:
+		text = string(n.raw)
 	default:
-		return 0, "Input should be a valid integer"
+		return 0, intWrongType
 	}
-	if i, err := strconv.ParseInt(text, 10, 64); err == nil {
+	if whole, fraction, ok := strings.Cut(text, "."); ok && fraction != "" && strings.Trim(fraction, "0") == "" {
+		text = whole
+	}
+	i, err := strconv.ParseInt(text, 10, 64)
+	switch {
+	case err == nil:
 		return i, ""
+	case errors.Is(err, strconv.ErrRange):
+		return i, intTooLarge
+	case n.kind == kindString:
+		return 0, intUnreadable
 	}
 	f, err := strconv.ParseFloat(text, 64)
 	switch {
-	case n.kind == kindString && (err != nil || !strings.HasSuffix(strings.TrimRight(text, "0"), ".")):
-		return 0, "Input should be a valid integer, unable to parse string as an integer"
-	case f != float64(int64(f)):
-		return 0, "Input should be a valid integer, got a number with a fractional part"
-	case f >= 1<<63 || f < -1<<63:
-		return 0, "Input should be a valid integer, it is too large"
+	case err != nil || f >= 1<<63:
+		return math.MaxInt64, intTooLarge
+	case f < -1<<63:
+		return math.MinInt64, intTooLarge
+	case f != math.Trunc(f):
+		return 0, intFraction
 	}
 	return int64(f), ""
 }
 
-// fillTime reads RFC 3339, the same without zone (UTC), a date, or Unix seconds or, when large, milliseconds.
-func fillTime(v reflect.Value, n *node, at string, bad *[]Violation) {
-	text := n.str
-	switch n.kind {
-	case kindString:
-	case kindNumber:
-		text = string(n.raw)
-	default:
-		note(bad, at, "Input should be a valid datetime")
-		return
-	}
-	t, err := readTime(strings.TrimSpace(text))
+func listOf(t reflect.Type, b bounds) (reader, error) {
+	inner := b
+	inner.hasMin, inner.hasMax = false, false // they bound the number of entries
+	of, err := readerOf(t.Elem(), inner)
 	if err != nil {
-		note(bad, at, "Input should be a valid datetime or date, %v", err)
-		return
+		return reader{}, err
 	}
-	v.SetInt(int64(t))
-}
-
-const msFrom = 2e10 // Unix numbers from here on are milliseconds, as the original reads them
-
-// Bounds of every moment: years 1 to 9999.
-var firstTime, lastTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
-
-func readTime(s string) (Time, error) {
-	if f, err := strconv.ParseFloat(s, 64); err == nil {
-		if f > msFrom || f < -msFrom {
-			f /= 1000
-		}
-		if f != f || f > float64(lastTime.Unix()) || f < float64(firstTime.Unix()) {
-			return 0, fmt.Errorf("dates after 9999 are not supported as unix timestamps")
-		}
-		return Time(f * 1e6), nil
-	}
-	if len(s) < 10 {
-		return 0, fmt.Errorf("input is too short")
-	}
-	s = strings.ToUpper(s[:10]) + strings.Replace(strings.ToUpper(s[10:]), " ", "T", 1)
-	for _, layout := range [...]string{"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05", "2006-01-02T15:04Z07:00", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			if t.Before(firstTime) || t.After(lastTime) {
-				return 0, fmt.Errorf("year is outside expected range of 1-9999")
-			}
-			return TimeOf(t), nil
-		}
-	}
-	if m, err := strconv.Atoi(s[5:7]); err == nil && (m < 1 || m > 12) {
-		return 0, fmt.Errorf("month value is outside expected range of 1-12")
-	}
-	return 0, fmt.Errorf("write it like 2026-11-22T09:05:00Z")
-}
-
-func listOf(t reflect.Type, b bounds) (filler, schemaFunc, error) {
-	inner := bounds{enum: b.enum, re: b.re, format: b.format, replaceNUL: b.replaceNUL}
-	fill, schema, err := valueOf(t.Elem(), inner)
-	if err != nil {
-		return nil, nil, err
-	}
-	return func(v reflect.Value, n *node, at string, bad *[]Violation) {
+	fill := func(v reflect.Value, n *node, bad *faults) {
 		if n.kind != kindArray {
-			note(bad, at, "Input should be a valid list")
+			bad.note("Input should be a valid list")
 			return
 		}
 		switch l := int64(len(n.kids)); {
 		case b.hasMin && l < b.min:
-			note(bad, at, "List should have at least %d item%s", b.min, plural(b.min))
+			bad.note("List should have at least %d item%s", b.min, plural(b.min))
 			return
 		case b.hasMax && l > b.max:
-			note(bad, at, "List should have at most %d item%s", b.max, plural(b.max))
+			bad.note("List should have at most %d item%s", b.max, plural(b.max))
 			return
 		}
 		out := reflect.MakeSlice(t, len(n.kids), len(n.kids))
 		for i, kid := range n.kids {
-			fill(out.Index(i), kid, at+"."+strconv.Itoa(i), bad)
+			bad.enterIndex(i)
+			of.fill(out.Index(i), kid, bad)
+			bad.leave()
 		}
 		v.Set(out)
-	}, listSchema(schema, b), nil
+	}
+	return reader{fill, listSchema(of.schema, b)}, nil
 }
 
-func mapOf(t reflect.Type) (filler, schemaFunc, error) {
-	fill, schema, err := valueOf(t.Elem(), bounds{})
-	if err != nil || t.Key().Kind() != reflect.String {
-		return nil, nil, fmt.Errorf("inputs cannot have the type %v: %w", t, err)
+func mapOf(t reflect.Type, b bounds) (reader, error) {
+	if t.Key().Kind() != reflect.String {
+		return reader{}, fmt.Errorf("inputs cannot have the type %v: its keys are not strings", t)
 	}
-	return func(v reflect.Value, n *node, at string, bad *[]Violation) {
+	of, err := readerOf(t.Elem(), bounds{closed: b.closed})
+	if err != nil {
+		return reader{}, err
+	}
+	fill := func(v reflect.Value, n *node, bad *faults) {
 		if n.kind != kindObject {
-			note(bad, at, "Input should be a valid dictionary")
+			bad.note("Input should be a valid dictionary")
 			return
 		}
 		out := reflect.MakeMapWithSize(t, len(n.keys))
 		for i, key := range n.keys {
-			val := reflect.New(t.Elem()).Elem()
 			if strings.IndexByte(key, 0) >= 0 {
-				note(bad, at, "Keys should not contain the NUL character")
+				bad.note("Keys should not contain the NUL character")
 				continue
 			}
-			fill(val, n.kids[i], at+"."+key, bad)
-			out.SetMapIndex(reflect.ValueOf(key), val)
+			val := reflect.New(t.Elem()).Elem()
+			bad.enter(key)
+			of.fill(val, n.kids[i], bad)
+			bad.leave()
+			out.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), val)
 		}
 		v.Set(out)
-	}, mapSchema(schema), nil
+	}
+	return reader{fill, mapSchema(of.schema)}, nil
 }
 
-func structOf(t reflect.Type) (filler, schemaFunc, error) {
-	fields, err := compileStruct(t)
+func structOf(t reflect.Type, b bounds) (reader, error) {
+	fields, err := compileStruct(t, b.closed)
 	if err != nil {
-		return nil, nil, err
+		return reader{}, err
 	}
-	return func(v reflect.Value, n *node, at string, bad *[]Violation) {
+	fill := func(v reflect.Value, n *node, bad *faults) {
 		if n.kind != kindObject {
-			note(bad, at, "Input should be a valid dictionary or object to extract fields from")
+			bad.note(notAnObject)
 			return
 		}
-		fillFields(v, fields, n, at, bad)
-	}, structSchema(fields), nil
+		for _, f := range fields {
+			bad.enter(f.Name)
+			f.read(v, n.get(f.Name), bad)
+			bad.leave()
+		}
+		if b.closed {
+			extras(fields, n, bad)
+		}
+	}
+	return reader{fill, structSchema(fields, b.closed)}, nil
 }
 
-// fillFields reads the members of one object in the order in which they are declared.
-func fillFields(v reflect.Value, fields []*field, n *node, at string, bad *[]Violation) {
-	for _, f := range fields {
-		f.read(v, n.get(f.Name), at+"."+f.Name, bad)
-	}
-}
+const notAnObject = "Input should be a valid dictionary or object to extract fields from"
 
 // read fills one field from its node, which is nil when the input is absent.
-func (f *field) read(v reflect.Value, n *node, at string, bad *[]Violation) {
+func (f *field) read(v reflect.Value, n *node, bad *faults) {
 	switch {
 	case n != nil:
-		f.fill(v.FieldByIndex(f.index), n, at, bad)
+		f.fill(v.FieldByIndex(f.index), n, bad)
 	case f.Required:
-		note(bad, at, "Field required")
-	case f.Default != "":
-		f.fill(v.FieldByIndex(f.index), defaultNode(f.Type, f.Default), at, bad)
+		bad.note("Field required")
+	case f.absent != nil:
+		f.fill(v.FieldByIndex(f.index), f.absent, bad)
 	}
 }
 
-func defaultNode(t reflect.Type, text string) *node {
-	if isRaw(t) || t.Kind() == reflect.Slice {
-		if n, err := parse([]byte(text)); err == nil {
-			return n
-		}
-	}
-	return &node{kind: kindString, str: text}
-}
-
-// closed notes every member of n, at any depth, that no field declares.
-func closed(fields []*field, n *node, at string, bad *[]Violation) {
-	for i, key := range n.keys {
-		at := at + "." + key
-		j := slices.IndexFunc(fields, func(f *field) bool { return f.Name == key })
-		if j < 0 {
-			note(bad, at, "Extra inputs are not permitted")
+// extras notes every member of n that no field declares.
+func extras(fields []*field, n *node, bad *faults) {
+	for _, key := range n.keys {
+		if slices.ContainsFunc(fields, func(f *field) bool { return f.Name == key }) {
 			continue
 		}
-		if inner := fields[j].inner; inner != nil {
-			closed(inner, n.kids[i], at, bad)
-		}
+		bad.enter(key)
+		bad.note("Extra inputs are not permitted")
+		bad.leave()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,15 @@ const (
 
 func (e Effect) String() string { return [...]string{"", "read", "write", "destroy"}[e] }
 
+// Narrowing says what a key that is restricted to certain objects may do with an operation.
+type Narrowing int
+
+const (
+	Whole    Narrowing = iota // nothing: the operation is about the workspace as a whole
+	ByObject                  // the operation itself lets the key see and touch only its objects
+	Always                    // everything: the operation is about the caller itself
+)
+
 // Spec is everything that is declared about an operation. Name, Route, Needs, Effect, May and Doc are required.
 type Spec struct {
 	Name    string   // noun.verb, a promise: "key.revoke"
@@ -34,8 +44,10 @@ type Spec struct {
 	May     string // completes "This key may not …": "revoke keys"
 	Doc     string // first line: summary, "Revoke an API key"; the rest: description
 
+	Narrow     Narrowing
 	Idempotent bool   // repeating the call has no further effect
 	Unaudited  bool   // leaves no row in the audit log although it is not Read
+	Members    bool   // only for members, with a personal key
 	Open       bool   // unknown fields of the body are ignored; otherwise each is a violation
 	Confirm    bool   // wants the header X-Confirm-Destructive: true (CueAPI wire contract 1.14)
 	Lenient    bool   // over the rate limit the operation decides itself whether to refuse (access.OverLimit)
@@ -52,7 +64,7 @@ type Operation struct {
 	Spec
 	In, Out reflect.Type
 	plan    *plan
-	run     func(ctx context.Context, in reflect.Value) (any, error)
+	run     func(ctx context.Context, in any) (any, error) // in is a pointer to a value of type In
 }
 
 var nameForm = regexp.MustCompile(`^[a-z_]+\.[a-z_]+$`)
@@ -71,7 +83,7 @@ func Define[In, Out any](s Spec, fn func(context.Context, In) (Out, error)) *Ope
 	if err := o.check(); err != nil {
 		panic(fmt.Sprintf("op.Define %q: %v", s.Name, err))
 	}
-	o.run = func(ctx context.Context, v reflect.Value) (any, error) { return fn(ctx, v.Interface().(In)) }
+	o.run = func(ctx context.Context, in any) (any, error) { return fn(ctx, *in.(*In)) }
 	return o
 }
 
@@ -80,18 +92,26 @@ func (o *Operation) check() error {
 	switch {
 	case !nameForm.MatchString(o.Name):
 		return fmt.Errorf("name must be noun.verb")
-	case !ok || !strings.HasPrefix(path, "/"):
+	case !ok || !strings.HasPrefix(path, "/") || !slices.Contains([]string{"GET", "POST", "PUT", "PATCH", "DELETE"}, method):
 		return fmt.Errorf("route %q must be METHOD /path", o.Route)
 	case o.Needs == "":
 		return fmt.Errorf("needs is missing: say op.Public, op.AnyKey or a permission")
-	case o.Effect == 0:
+	case o.Effect < Read || o.Effect > Destroy:
 		return fmt.Errorf("effect is missing")
 	case method == "GET" && o.Effect != Read:
 		return fmt.Errorf("a GET must only read")
 	case o.Doc == "" || o.May == "":
 		return fmt.Errorf("doc and may are required")
+	case (o.Out == reflect.TypeFor[None]()) != (o.Status == 204):
+		return fmt.Errorf("status 204 and the output None belong together")
 	}
-	p, err := compile(o.In, o.Route)
+	for _, alias := range o.Aliases {
+		m, p, _ := strings.Cut(alias, " ")
+		if m != method || !strings.HasPrefix(p, "/") || !slices.Equal(pathParams(p), pathParams(path)) {
+			return fmt.Errorf("alias %q must have the method and the parameters of the route", alias)
+		}
+	}
+	p, err := compile(o.In, o.Route, !o.Open)
 	if err != nil {
 		return err
 	}
@@ -99,19 +119,19 @@ func (o *Operation) check() error {
 	return nil
 }
 
-// Method and Path are the two halves of the route.
+// Method is the first half of the route.
 func (o *Operation) Method() string { m, _, _ := strings.Cut(o.Route, " "); return m }
 
 // Path is the route without its method, with parameters in braces.
 func (o *Operation) Path() string { _, p, _ := strings.Cut(o.Route, " "); return p }
 
-// Noun is the part of the name before the dot, Verb the part after it.
+// Noun is the part of the name before the dot.
 func (o *Operation) Noun() string { n, _, _ := strings.Cut(o.Name, "."); return n }
 
 // Verb is the part of the name after the dot.
 func (o *Operation) Verb() string { _, v, _ := strings.Cut(o.Name, "."); return v }
 
-// Summary is the first line of the documentation, Description the rest.
+// Summary is the first line of the documentation.
 func (o *Operation) Summary() string { s, _, _ := strings.Cut(o.Doc, "\n"); return s }
 
 // Description is the documentation without its first line; it may be empty.
@@ -130,4 +150,4 @@ func (o *Operation) Fields() []Field {
 }
 
 // HasBody says whether any input travels in the body of the request.
-func (o *Operation) HasBody() bool { return o.plan.body }
+func (o *Operation) HasBody() bool { return len(o.plan.body) > 0 }

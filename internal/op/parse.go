@@ -3,7 +3,9 @@ package op
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -91,19 +93,19 @@ func (p *parser) take(n int) {
 	p.pos += n
 }
 
+// value reads one value that lies in `depth` lists and objects.
 func (p *parser) value(depth int) (*node, error) {
-	if depth > maxDepth {
-		return nil, p.fail("more than %d levels of nesting", maxDepth)
-	}
 	p.space()
 	start := len(p.out)
 	n := &node{}
 	var err error
 	switch c := p.peek(); {
+	case depth == maxDepth && (c == '{' || c == '['):
+		err = p.fail("more than %d levels of nesting", maxDepth)
 	case c == '{':
-		n.kind, err = kindObject, p.object(n, depth)
+		n.kind, err = kindObject, p.object(n, depth+1)
 	case c == '[':
-		n.kind, err = kindArray, p.array(n, depth)
+		n.kind, err = kindArray, p.array(n, depth+1)
 	case c == '"':
 		n.kind = kindString
 		n.str, err = p.string()
@@ -136,7 +138,7 @@ func (p *parser) word() (kind, error) {
 
 func (p *parser) object(n *node, depth int) error {
 	p.take(1)
-	seen := map[string]bool{}
+	var seen keySet
 	for first := true; ; first = false {
 		p.space()
 		if p.peek() == '}' && first {
@@ -150,15 +152,14 @@ func (p *parser) object(n *node, depth int) error {
 		if err != nil {
 			return err
 		}
-		if seen[key] {
+		if seen.has(n.keys, key) {
 			return p.fail("the key %q stands twice", key)
 		}
-		seen[key] = true
 		if p.space(); p.peek() != ':' {
 			return p.fail("a colon was expected")
 		}
 		p.take(1)
-		kid, err := p.value(depth + 1)
+		kid, err := p.value(depth)
 		if err != nil {
 			return err
 		}
@@ -169,6 +170,27 @@ func (p *parser) object(n *node, depth int) error {
 	}
 }
 
+// keySet tells whether a key stood before in its object. It becomes a map when an object is too large for comparing one by one.
+type keySet map[string]bool
+
+const smallObject = 16
+
+// has says whether key is one of those that came before; on a large object it must be asked about each key in turn.
+func (s *keySet) has(before []string, key string) bool {
+	if len(before) < smallObject {
+		return slices.Contains(before, key)
+	}
+	if *s == nil {
+		*s = make(keySet, 2*smallObject)
+		for _, k := range before {
+			(*s)[k] = true
+		}
+	}
+	twice := (*s)[key]
+	(*s)[key] = true
+	return twice
+}
+
 func (p *parser) array(n *node, depth int) error {
 	p.take(1)
 	if p.space(); p.peek() == ']' {
@@ -176,7 +198,7 @@ func (p *parser) array(n *node, depth int) error {
 		return nil
 	}
 	for {
-		kid, err := p.value(depth + 1)
+		kid, err := p.value(depth)
 		if err != nil {
 			return err
 		}
@@ -243,8 +265,6 @@ func (p *parser) number() error {
 	return nil
 }
 
-var escapes = map[byte]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
-
 func (p *parser) string() (string, error) {
 	i, plain := p.pos+1, true
 	var b []byte
@@ -289,14 +309,21 @@ func (p *parser) string() (string, error) {
 	}
 }
 
+const (
+	escapeLetters  = `"\/bfnrt`
+	escapeMeanings = "\"\\/\b\f\n\r\t"
+)
+
 // unescape reads one escape at the start of s: the character, how many bytes it took, and whether it was whole.
 func unescape(s []byte) (rune, int, bool) {
 	if len(s) < 2 {
 		return 0, 0, false
 	}
+	if i := strings.IndexByte(escapeLetters, s[1]); i >= 0 {
+		return rune(escapeMeanings[i]), 2, true
+	}
 	if s[1] != 'u' {
-		c, ok := escapes[s[1]]
-		return rune(c), 2, ok
+		return 0, 0, false
 	}
 	r, ok := hex4(s[2:])
 	if !ok || !utf16.IsSurrogate(r) {

@@ -1,8 +1,8 @@
 package op
 
 import (
-	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -14,8 +14,6 @@ type schemaFunc func() *jsonschema.Schema
 func plainSchema(t string) schemaFunc {
 	return func() *jsonschema.Schema { return &jsonschema.Schema{Type: t} }
 }
-
-func rawSchema(t string) schemaFunc { return plainSchema(t) }
 
 func stringSchema(format string, b bounds) schemaFunc {
 	return func() *jsonschema.Schema {
@@ -71,11 +69,11 @@ func mapSchema(value schemaFunc) schemaFunc {
 	}
 }
 
-func structSchema(fields []*field) schemaFunc {
-	return func() *jsonschema.Schema { return objectSchema(fields) }
+func structSchema(fields []*field, closed bool) schemaFunc {
+	return func() *jsonschema.Schema { return objectSchema(fields, closed) }
 }
 
-func objectSchema(fields []*field) *jsonschema.Schema {
+func objectSchema(fields []*field, closed bool) *jsonschema.Schema {
 	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}}
 	for _, f := range fields {
 		s.Properties[f.Name] = f.describe()
@@ -84,21 +82,17 @@ func objectSchema(fields []*field) *jsonschema.Schema {
 			s.Required = append(s.Required, f.Name)
 		}
 	}
+	if closed {
+		s.AdditionalProperties = never()
+	}
 	return s
 }
 
 func (f *field) describe() *jsonschema.Schema {
 	s := f.schema()
 	s.Description = f.Doc
-	if f.Default != "" {
-		n := defaultNode(f.Type, f.Default)
-		s.Default = n.raw
-		if n.raw == nil {
-			s.Default = json.RawMessage(f.Default)
-			if f.Type.Kind() == reflect.String {
-				s.Default = Marshal(f.Default)
-			}
-		}
+	if f.absent != nil {
+		s.Default = slices.Clone(f.absent.raw)
 	}
 	if f.Nullable {
 		nullable(s)
@@ -118,20 +112,10 @@ func nullable(s *jsonschema.Schema) {
 
 // BodySchema describes the body of a request; nil when the operation takes none.
 func (o *Operation) BodySchema() *jsonschema.Schema {
-	if !o.plan.body {
+	if !o.HasBody() {
 		return nil
 	}
-	var in []*field
-	for _, f := range o.plan.fields {
-		if f.In == InBody {
-			in = append(in, f)
-		}
-	}
-	s := objectSchema(in)
-	if !o.Open {
-		s.AdditionalProperties = never()
-	}
-	return s
+	return objectSchema(o.plan.body, !o.Open)
 }
 
 // never is the schema that accepts nothing.

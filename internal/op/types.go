@@ -3,7 +3,6 @@ package op
 import (
 	"encoding/json"
 	"reflect"
-	"time"
 )
 
 // Opt is an input that may be absent; null counts as absent.
@@ -50,43 +49,3 @@ type Object = json.RawMessage
 type Value json.RawMessage
 
 func (v Value) MarshalJSON() ([]byte, error) { return json.RawMessage(v).MarshalJSON() }
-
-// Time is a moment in microseconds since 1970 UTC. As JSON it is RFC 3339 with Z and six fractional digits, or none when the
-// microseconds are zero (CueAPI wire contract 1.6, "Z form").
-type Time int64
-
-// OffsetTime is Time written with +00:00 instead of Z ("offset form").
-type OffsetTime int64
-
-// TimeOf is t in microseconds.
-func TimeOf(t time.Time) Time { return Time(t.UnixMicro()) }
-
-// Std is the moment as a time.Time in UTC.
-func (t Time) Std() time.Time { return time.UnixMicro(int64(t)).UTC() }
-
-func (t Time) String() string { return t.format("Z") }
-
-func (t Time) format(zone string) string {
-	s := t.Std()
-	if s.Nanosecond() == 0 {
-		return s.Format("2006-01-02T15:04:05") + zone
-	}
-	return s.Format("2006-01-02T15:04:05.000000") + zone
-}
-
-func (t Time) MarshalJSON() ([]byte, error)       { return []byte(`"` + t.format("Z") + `"`), nil }
-func (t OffsetTime) MarshalJSON() ([]byte, error) { return []byte(`"` + t.String() + `"`), nil }
-func (t OffsetTime) String() string               { return Time(t).format("+00:00") }
-
-// UnmarshalJSON reads either form, for clients written in Go.
-func (t *Time) UnmarshalJSON(b []byte) error {
-	var s time.Time
-	if err := json.Unmarshal(b, &s); err != nil {
-		return err
-	}
-	*t = TimeOf(s)
-	return nil
-}
-
-// UnmarshalJSON reads either form, for clients written in Go.
-func (t *OffsetTime) UnmarshalJSON(b []byte) error { return (*Time)(t).UnmarshalJSON(b) }
