@@ -229,8 +229,12 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	if f.disk.full {
-		if size, err := f.Size(); err != nil || off+int64(len(p)) > size {
-			return 0, errors.Join(err, sqlite3.FULL)
+		size, err := f.Size()
+		if err != nil {
+			return 0, err
+		}
+		if off+int64(len(p)) > size {
+			return 0, sqlite3.FULL
 		}
 	}
 	if !f.disk.off {
