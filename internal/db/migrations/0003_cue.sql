@@ -13,8 +13,11 @@ CREATE TABLE cues (
   timezone      TEXT NOT NULL,                -- as given
   callback      TEXT NOT NULL,                -- JSON {url, method, headers}
   payload       TEXT NOT NULL,                -- JSON object as sent
-  retry         TEXT NOT NULL,                -- JSON {max_attempts, backoff_minutes}
-  on_failure    TEXT NOT NULL,                -- JSON {email, webhook, pause}
+  task          TEXT NOT NULL,                -- payload.task, '' for none
+  agent         TEXT NOT NULL,                -- payload.agent, '' for none
+  max_attempts  INTEGER NOT NULL,
+  backoff       TEXT NOT NULL,                -- JSON list of minutes
+  pause_on_failure INTEGER NOT NULL,
   verification  TEXT,                         -- the mode; NULL when never set
   catch_up      TEXT NOT NULL,
   next_run      INTEGER,
@@ -22,6 +25,7 @@ CREATE TABLE cues (
   run_count     INTEGER NOT NULL,
   fired_count   INTEGER NOT NULL,
   version       INTEGER NOT NULL,             -- of its open row in cue_versions
+  decided_at    INTEGER NOT NULL,             -- every due time up to here has its ending
   created_by    TEXT NOT NULL,                -- key id
   created_at    INTEGER NOT NULL,
   updated_at    INTEGER NOT NULL,
@@ -29,6 +33,7 @@ CREATE TABLE cues (
 ) STRICT;
 CREATE INDEX cues_due ON cues (next_run) WHERE next_run IS NOT NULL AND status = 'active';
 CREATE INDEX cues_list ON cues (workspace_id, created_at, id);
+CREATE INDEX cues_status ON cues (workspace_id, status, created_at, id);
 
 -- One row for every span in which a cue had one schedule, zone and status. It outlives the cue: with it the ledger closes.
 CREATE TABLE cue_versions (
@@ -38,7 +43,7 @@ CREATE TABLE cue_versions (
   name          TEXT NOT NULL,
   schedule_type TEXT NOT NULL,
   cron          TEXT NOT NULL,
-  at            INTEGER,
+  at            INTEGER,                      -- of once: when it is due, which after a resume is not when it was asked for
   timezone      TEXT NOT NULL,
   status        TEXT NOT NULL,
   from_at       INTEGER NOT NULL,
@@ -140,8 +145,8 @@ CREATE TABLE workers (
   PRIMARY KEY (workspace_id, worker_id)
 ) STRICT;
 
--- Exact totals, kept in the transactions that change them: 'cues' (active and paused), 'executions', 'executions:2026-11',
--- 'status:success', 'cue:cue_…', 'reported:2026-11', 'succeeded:2026-11', 'failed:2026-11'.
+-- Exact totals, kept in the transactions that change them: 'cues:active', …, 'executions', 'executions:2026-11',
+-- 'status:success', 'cue:cue_…', 'reported:2026-11', 'succeeded:2026-11', 'failed:2026-11'. 'grace:2026-11' is a moment.
 CREATE TABLE counters (
   workspace_id TEXT NOT NULL,
   name         TEXT NOT NULL,

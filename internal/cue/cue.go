@@ -1,0 +1,215 @@
+package cue
+
+import (
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// Statuses of a cue (CueAPI wire contract 7.1).
+const (
+	active    = "active"
+	paused    = "paused"
+	completed = "completed" // a one-time cue whose execution succeeded
+	failed    = "failed"    // a one-time cue whose execution failed, or whose due time was skipped
+)
+
+const transportWorker = "worker"
+
+// runOnce is the only policy of this version for due times that were missed: the latest fires, the others are merged into it.
+const runOnce = "run_once_if_missed"
+
+// cue is one row of the table.
+type cue struct {
+	id, workspace, name string
+	description         *string
+	status, transport   string
+	kind                string   // once or recurring
+	cron                string   // of recurring
+	at                  *op.Time // of once: as it was asked for
+	timezone            string   // as it was written
+	callback            string   // JSON of callback
+	payload             string   // JSON object as sent
+	task, agent         string   // members of the payload, by which workers choose
+	maxAttempts         int64
+	backoff             string // JSON list of minutes
+	pauseOnFailure      bool
+	verification        *string // mode; nil when never set
+	catchUp             string
+	nextRun             *op.Time // nil when nothing is due: paused, over, or fired and under way
+	lastRun             *op.Time
+	runCount            int64
+	firedCount          int64
+	version             int64   // of its open row in cue_versions
+	decided             op.Time // every due time up to here has its ending in the ledger
+	createdBy           string  // key id
+	createdAt           op.Time
+	updatedAt           op.Time
+}
+
+// scan reads the columns of cueColumns.
+func (q *cue) scan(r scanner) error {
+	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.transport, &q.kind, &q.cron, &q.at, &q.timezone,
+		&q.callback, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
+		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt)
+}
+
+// values are the columns of cueColumns as arguments, in the same order.
+func (q *cue) values() []any {
+	return []any{q.id, q.workspace, q.name, q.description, q.status, q.transport, q.kind, q.cron, q.at, q.timezone,
+		q.callback, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
+		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt}
+}
+
+// live says that the cue counts against the plan's number of cues.
+func (q *cue) live() bool { return q.status == active || q.status == paused }
+
+func (q *cue) setPayload(payload string) {
+	q.payload = payload
+	q.task, q.agent = choosers(payload)
+}
+
+// loadCue reads a cue that the caller may see; otherwise the answer is 404 cue_not_found.
+func loadCue(tx *db.Tx, caller *access.Caller, id string) (*cue, error) {
+	q, err := readCue(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	if q == nil || q.workspace != caller.Workspace() || !caller.SeesCue(q.id, q.name) {
+		return nil, CueNotFound.Msg("Cue not found")
+	}
+	return q, nil
+}
+
+// readCue reads a cue of any workspace; nil when there is none of this id.
+func readCue(tx *db.Tx, id string) (*cue, error) {
+	q := &cue{}
+	err := q.scan(tx.Row(sqlCueByID, id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read cue %s: %w", id, err)
+	}
+	return q, nil
+}
+
+// saveCue writes all that can change of a cue.
+func saveCue(tx *db.Tx, q *cue) error {
+	if _, err := tx.Exec(sqlCueUpdate, q.values()...); err != nil {
+		return fmt.Errorf("write cue %s: %w", q.id, err)
+	}
+	return nil
+}
+
+// newCueID is "cue_" and twelve characters of a-z0-9 (CueAPI wire contract 1.7).
+func newCueID() string {
+	const letters = "0123456789abcdefghijklmnopqrstuvwxyz"
+	var b [12]byte
+	for i := range b {
+		b[i] = letters[randomBelow(len(letters))]
+	}
+	return "cue_" + string(b[:])
+}
+
+// randomBelow is a random number in [0, n), for n up to 256, each as likely as the other.
+func randomBelow(n int) int {
+	for {
+		var b [1]byte
+		rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+		if int(b[0]) < 256/n*n {
+			return int(b[0]) % n
+		}
+	}
+}
+
+// cueObject is a cue on the wire (CueAPI wire contract 2.3).
+type cueObject struct {
+	ID           string          `json:"id"`
+	Name         string          `json:"name"`
+	Description  *string         `json:"description"`
+	Status       cueStatus       `json:"status"`
+	Transport    string          `json:"transport" doc:"worker: workers pull its executions"`
+	Schedule     scheduleObject  `json:"schedule"`
+	Callback     callbackObject  `json:"callback"`
+	Payload      op.Object       `json:"payload"`
+	Retry        retryObject     `json:"retry"`
+	NextRun      *op.Time        `json:"next_run" doc:"null when paused, finished, or a one-time cue that has fired"`
+	LastRun      *op.Time        `json:"last_run" doc:"when an execution last ended; null before the first"`
+	RunCount     int64           `json:"run_count" doc:"executions that ended"`
+	FiredCount   int64           `json:"fired_count" doc:"due times that became an execution"`
+	OnFailure    onFailureObject `json:"on_failure"`
+	Verification *verifyObject   `json:"verification" doc:"null when never set"`
+	CatchUp      string          `json:"catch_up" doc:"what happens to due times that were missed: the latest fires, the others are merged into it"`
+	Warning      *string         `json:"warning" doc:"only in the answer to a create: no worker was seen lately"`
+	CreatedAt    op.Time         `json:"created_at"`
+	UpdatedAt    op.Time         `json:"updated_at"`
+}
+
+type cueStatus string
+
+// Words lists the statuses, for the schema.
+func (cueStatus) Words() []string { return []string{active, paused, completed, failed} }
+
+type scheduleObject struct {
+	Type     string         `json:"type" doc:"once or recurring"`
+	Timezone string         `json:"timezone"`
+	Cron     string         `json:"cron,omitempty" doc:"of a recurring cue"`
+	At       *op.OffsetTime `json:"at,omitempty" doc:"of a one-time cue"`
+}
+
+type callbackObject struct {
+	URL     *string           `json:"url"`
+	Method  string            `json:"method"`
+	Headers map[string]string `json:"headers" doc:"their values are *** to a key without cues:write"`
+}
+
+type retryObject struct {
+	MaxAttempts    int64   `json:"max_attempts"`
+	BackoffMinutes []int64 `json:"backoff_minutes"`
+}
+
+type onFailureObject struct {
+	Email   bool    `json:"email" doc:"always false: this version sends no mail"`
+	Webhook *string `json:"webhook" doc:"always null: this version calls no address"`
+	Pause   bool    `json:"pause" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
+}
+
+type verifyObject struct {
+	Mode string `json:"mode"`
+}
+
+// masked stands for the value of a callback header before callers that may not know it.
+const masked = "***"
+
+// object is the cue as a caller may see it.
+func (q *cue) object(caller *access.Caller) (cueObject, error) {
+	o := cueObject{
+		ID: q.id, Name: q.name, Description: q.description, Status: cueStatus(q.status), Transport: q.transport,
+		Schedule: scheduleObject{Type: q.kind, Timezone: q.timezone, Cron: q.cron, At: (*op.OffsetTime)(q.at)},
+		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
+		NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
+		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
+	}
+	if err := json.Unmarshal([]byte(q.callback), &o.Callback); err != nil {
+		return o, fmt.Errorf("read the callback of cue %s: %w", q.id, err)
+	}
+	if err := json.Unmarshal([]byte(q.backoff), &o.Retry.BackoffMinutes); err != nil {
+		return o, fmt.Errorf("read the retries of cue %s: %w", q.id, err)
+	}
+	if q.verification != nil {
+		o.Verification = &verifyObject{*q.verification}
+	}
+	if !caller.Holds("cues:write") {
+		for name := range o.Callback.Headers {
+			o.Callback.Headers[name] = masked
+		}
+	}
+	return o, nil
+}

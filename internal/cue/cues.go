@@ -1,0 +1,88 @@
+// Package cue says when work happens and whether it did: cues and their schedules, the ledger that accounts for every due
+// time, executions, the leases of the workers that take them, and what they report.
+package cue
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// Options are what Open needs. DB, Access and Now are required; a duration of zero means its default.
+type Options struct {
+	DB     *db.DB
+	Access *access.Access
+	Log    *slog.Logger     // nil discards
+	Now    func() time.Time // the one clock of the package; no SQL asks for the time
+
+	Lease          time.Duration // how long a claim or a heartbeat holds an execution; default 15 minutes
+	UnclaimedAfter time.Duration // an execution that nobody takes for so long is missed; default 15 minutes
+	BareLeaseMax   time.Duration // how long worker heartbeats renew a lease taken without a token; default 2 hours
+	AllowHTTP      bool          // callbacks may be plain http
+}
+
+// Cues is the state of the package: one per server. Its methods may be called from any goroutine.
+type Cues struct {
+	Options
+	pulling          // workers that wait for work
+	alarm   alarm    // when the next cue is due
+	book    book     // compiled schedules
+	near    nearness // workspaces that have used most of their plan
+	pulse   pulse    // the scheduler's last look
+}
+
+// restartGrace is how long after a start a lease, or the time to claim, goes on at least: nobody could renew or claim while the
+// server was away.
+const restartGrace = 180 * time.Second
+
+// Open prepares the package on an open database: leases and deadlines that ran out while the server was away get their grace,
+// and the next due time is read. It starts nothing; see Run.
+func Open(ctx context.Context, o Options) (*Cues, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []struct {
+		set *time.Duration
+		def time.Duration
+	}{{&o.Lease, 15 * time.Minute}, {&o.UnclaimedAfter, 15 * time.Minute}, {&o.BareLeaseMax, 2 * time.Hour}} {
+		if *d.set == 0 {
+			*d.set = d.def
+		}
+	}
+	c := &Cues{Options: o}
+	c.alarm.open()
+	if err := c.DB.Update(ctx, func(tx *db.Tx) error { return c.relieve(tx, c.now()) }); err != nil {
+		return nil, fmt.Errorf("give leases their time after the start: %w", err)
+	}
+	if _, err := c.lookUp(ctx, c.now(), 0); err != nil {
+		return nil, fmt.Errorf("read when the next cue is due: %w", err)
+	}
+	return c, nil
+}
+
+// relieve moves the end of every lease, and of every wait to be claimed, to at least restartGrace after the start.
+func (c *Cues) relieve(tx *db.Tx, start op.Time) error {
+	if _, err := tx.Exec(sqlLeasesRelieve, in(start, restartGrace)); err != nil {
+		return err
+	}
+	readyFrom := in(start, min(restartGrace-c.UnclaimedAfter, 0)) // the wait counts from ready_at, which must not lie ahead
+	_, err := tx.Exec(sqlUnclaimedRelieve, readyFrom)
+	return err
+}
+
+func (c *Cues) now() op.Time { return op.TimeOf(c.Now()) }
+
+// caller is who makes the call. A workspace that has used most of its month's executions is told so in a header (CueAPI wire
+// contract 1.13).
+func (c *Cues) caller(ctx context.Context) *access.Caller {
+	k := access.From(ctx)
+	if c.NearLimit(k.Workspace()) {
+		op.CallOf(ctx).Header["X-CueAPI-Usage-Warning"] = []string{"approaching_limit"}
+	}
+	return k
+}

@@ -1,0 +1,334 @@
+package cue
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+const (
+	lookEvery = time.Second // the scheduler looks at least so often, whatever it believes to be due
+	dueAtOnce = 500         // cues fired in one commit
+)
+
+// never is after every due time.
+const never op.Time = math.MaxInt64
+
+// alarm knows when the next cue is due. Every commit that writes an earlier due time lowers it, so it is never late; it may be
+// early, and the look that it causes then sets it right.
+type alarm struct {
+	mu      sync.Mutex
+	at      op.Time
+	changes uint64        // counts lower
+	ring    chan struct{} // holds a token when at was lowered
+}
+
+func (a *alarm) open() { a.at, a.ring = never, make(chan struct{}, 1) }
+
+// lower notes a due time that was committed.
+func (a *alarm) lower(at op.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changes++
+	if at >= a.at {
+		return
+	}
+	a.at = at
+	select {
+	case a.ring <- struct{}{}:
+	default:
+	}
+}
+
+// before is to be called before a look; its result tells set whether the look may have missed something.
+func (a *alarm) before() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.changes
+}
+
+// set notes what a look found, unless a commit came in between.
+func (a *alarm) set(at op.Time, before uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.changes == before {
+		a.at = at
+	}
+}
+
+// wait is how long to wait for the next look.
+func (a *alarm) wait(now op.Time) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.at == never {
+		return lookEvery
+	}
+	return min(max(time.Duration(a.at-now)*time.Microsecond, 0), lookEvery)
+}
+
+// Pulse is the scheduler's last look, for health.
+type Pulse struct {
+	At    time.Time // zero before the first
+	Took  time.Duration
+	Fired int // due times that became executions
+}
+
+type pulse struct {
+	mu   sync.Mutex
+	last Pulse
+}
+
+// Pulse says when the scheduler last looked for cues that are due, and what it found.
+func (c *Cues) Pulse() Pulse {
+	c.pulse.mu.Lock()
+	defer c.pulse.mu.Unlock()
+	return c.pulse.last
+}
+
+// Run fires cues when they are due and ends waits and leases whose time is over, until ctx ends. Errors of the database go to
+// the log, and the next look tries again.
+func (c *Cues) Run(ctx context.Context) error {
+	var tasks sync.WaitGroup
+	tasks.Go(func() { c.fireLoop(ctx) })
+	tasks.Go(func() { c.sweepLoop(ctx) })
+	tasks.Wait()
+	return context.Cause(ctx)
+}
+
+func (c *Cues) fireLoop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-c.alarm.ring:
+		}
+		wait := lookEvery
+		if err := c.fireDue(ctx); err == nil {
+			wait = c.alarm.wait(c.now())
+		} else if ctx.Err() == nil {
+			c.Log.Error("firing what is due failed; the next look tries again", "error", err)
+		}
+		timer.Reset(wait)
+	}
+}
+
+func (c *Cues) sweepLoop(ctx context.Context) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := c.sweep(ctx, c.now()); err != nil && ctx.Err() == nil {
+			c.Log.Error("ending waits and leases failed; the next look tries again", "error", err)
+		}
+	}
+}
+
+// Settle does now all that Run would do by now: it fires what is due, then ends waits and leases whose time is over. Tests that
+// turn the clock call it instead of waiting.
+func (c *Cues) Settle(ctx context.Context) error {
+	if err := c.fireDue(ctx); err != nil {
+		return err
+	}
+	return c.sweep(ctx, c.now())
+}
+
+// fireDue fires all that is due now, many cues in one commit, and sets the alarm for what comes next.
+func (c *Cues) fireDue(ctx context.Context) error {
+	start := c.Now()
+	fired := 0
+	for {
+		now := c.now()
+		due, err := c.lookUp(ctx, now, dueAtOnce)
+		if err != nil {
+			return fmt.Errorf("look for cues that are due: %w", err)
+		}
+		if len(due) == 0 {
+			break
+		}
+		n, err := c.fireBatch(ctx, due, now)
+		fired += n
+		if err != nil {
+			return err
+		}
+	}
+	c.pulse.mu.Lock()
+	defer c.pulse.mu.Unlock()
+	c.pulse.last = Pulse{At: start, Took: c.Now().Sub(start), Fired: fired}
+	return nil
+}
+
+// dueCue is what the scheduler needs to know of a cue that is due.
+type dueCue struct {
+	id, workspace        string
+	version              int64
+	kind, cron, timezone string
+	nextRun, decided     op.Time
+}
+
+func (d *dueCue) scan(r scanner) error {
+	return r.Scan(&d.id, &d.workspace, &d.version, &d.kind, &d.cron, &d.timezone, &d.nextRun, &d.decided)
+}
+
+// lookUp finds cues that are due, oldest first, at most `most`. When that is all of them it sets the alarm for the next.
+func (c *Cues) lookUp(ctx context.Context, now op.Time, most int) ([]dueCue, error) {
+	before := c.alarm.before()
+	var due []dueCue
+	next := never
+	err := c.DB.View(ctx, func(tx *db.Tx) error {
+		var err error
+		if most > 0 {
+			rows, err := tx.Query(sqlDue, now, most)
+			if due, err = scanAll(rows, err, (*dueCue).scan); err != nil {
+				return err
+			}
+		}
+		if len(due) == 0 {
+			next, err = nextDue(tx)
+		}
+		return err
+	})
+	if err == nil && len(due) == 0 {
+		c.alarm.set(next, before)
+	}
+	return due, err
+}
+
+func nextDue(tx *db.Tx) (op.Time, error) {
+	at := never
+	if err := tx.Row(sqlNextDue).Scan(&at); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return never, err
+	}
+	return at, nil
+}
+
+// fireBatch fires cues in one commit. When that fails, each is tried alone, so that one that cannot be fired holds up no other.
+func (c *Cues) fireBatch(ctx context.Context, due []dueCue, now op.Time) (fired int, err error) {
+	if fired, err = c.fireThese(ctx, due, now); err == nil || ctx.Err() != nil {
+		return fired, err
+	}
+	var failed error
+	for i := range due {
+		n, err := c.fireThese(ctx, due[i:i+1], now)
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("fire cue %s: %w", due[i].id, err))
+		}
+		fired += n
+	}
+	return fired, failed
+}
+
+// fireThese decides the due times of cues and moves each cue on, unless it has changed since it was found due: then the next
+// look finds it as it is now.
+func (c *Cues) fireThese(ctx context.Context, due []dueCue, now op.Time) (fired int, err error) {
+	found := make([]firing, 0, len(due))
+	for i := range due {
+		f, err := c.firing(&due[i], now)
+		if err != nil {
+			return 0, err
+		}
+		if f.due.count > 0 {
+			found = append(found, f)
+		}
+	}
+	err = c.DB.Update(ctx, func(tx *db.Tx) error {
+		fs, err := stillDue(tx, found)
+		if err != nil || len(fs) == 0 {
+			return err
+		}
+		if fired, err = c.decide(tx, fs, now); err != nil {
+			return err
+		}
+		return c.move(tx, fs, now)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return fired, nil
+}
+
+// firing is a cue with due times to decide.
+type firing struct {
+	id, workspace string
+	version       int64
+	sched         schedule
+	was           op.Time // the next_run that has come
+	due           span    // all due times up to now
+	next          op.Time // the due time after them; never for none
+	fires         bool    // decided: the last of them becomes an execution
+}
+
+func (c *Cues) firing(d *dueCue, now op.Time) (firing, error) {
+	s, err := c.compile(d.kind, d.cron, d.timezone, d.nextRun)
+	if err != nil {
+		return firing{}, err
+	}
+	f := firing{id: d.id, workspace: d.workspace, version: d.version, sched: s, was: d.nextRun, due: s.due(d.decided, now), next: never}
+	if next, ok := s.next(now); ok {
+		f.next = next
+	}
+	return f, nil
+}
+
+// stillDue keeps the cues that are as they were when they were found.
+func stillDue(tx *db.Tx, found []firing) ([]firing, error) {
+	ids, versions, was := make([]string, len(found)), make([]int64, len(found)), make([]op.Time, len(found))
+	for i, f := range found {
+		ids[i], versions[i], was[i] = f.id, f.version, f.was
+	}
+	rows, err := tx.Query(sqlDueStill, ids, versions, was)
+	same, err := scanAll(rows, err, func(id *string, r scanner) error { return r.Scan(id) })
+	if err != nil {
+		return nil, err
+	}
+	if len(same) == len(found) {
+		return slices.Clone(found), nil
+	}
+	var out []firing
+	for _, f := range found {
+		if slices.Contains(same, f.id) {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+// move sets the next due time of cues whose due times are decided. A one-time cue whose only due time was skipped has failed.
+func (c *Cues) move(tx *db.Tx, fs []firing, now op.Time) error {
+	ids, next := make([]string, len(fs)), make([]op.Time, len(fs))
+	decided, fired := make([]op.Time, len(fs)), make([]int64, len(fs))
+	for i, f := range fs {
+		ids[i], next[i], decided[i] = f.id, f.next, f.due.last
+		if f.next == never {
+			next[i] = -1
+		}
+		if f.fires {
+			fired[i] = 1
+		}
+	}
+	if _, err := tx.Exec(sqlDueMove, ids, next, decided, fired); err != nil {
+		return err
+	}
+	for _, f := range fs {
+		if f.sched.kind == once && !f.fires {
+			if err := c.end(tx, f.id, failed, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package cue
+
+// All SQL about cues, their versions and the ledger. The condition of the index cues_due is repeated word for word, so that a
+// database uses it.
+
+// cueColumns are what cue.scan reads.
+const cueColumns = `c.id, c.workspace_id, c.name, c.description, c.status, c.transport, c.schedule_type, c.cron, c.at, c.timezone,
+	c.callback, c.payload, c.task, c.agent, c.max_attempts, c.backoff, c.pause_on_failure, c.verification, c.catch_up,
+	c.next_run, c.last_run, c.run_count, c.fired_count, c.version, c.decided_at, c.created_by, c.created_at, c.updated_at`
+
+const (
+	sqlCueByID   = `SELECT ` + cueColumns + ` FROM cues c WHERE c.id = ?1`
+	sqlCueNamed  = `SELECT count(*) FROM cues WHERE workspace_id = ?1 AND name = ?2`
+	sqlCueInsert = `INSERT INTO cues (id, workspace_id, name, description, status, transport, schedule_type, cron, at, timezone,
+		callback, payload, task, agent, max_attempts, backoff, pause_on_failure, verification, catch_up,
+		next_run, last_run, run_count, fired_count, version, decided_at, created_by, created_at, updated_at)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25,
+		?26, ?27, ?28)`
+	sqlCueUpdate = `UPDATE cues SET name = ?3, description = ?4, status = ?5, transport = ?6, schedule_type = ?7, cron = ?8,
+		at = ?9, timezone = ?10, callback = ?11, payload = ?12, task = ?13, agent = ?14, max_attempts = ?15, backoff = ?16,
+		pause_on_failure = ?17, verification = ?18, catch_up = ?19, next_run = ?20, last_run = ?21, run_count = ?22,
+		fired_count = ?23, version = ?24, decided_at = ?25, created_by = ?26, created_at = ?27, updated_at = ?28
+		WHERE id = ?1 AND workspace_id = ?2`
+	sqlCueDelete = `DELETE FROM cues WHERE id = ?1`
+	sqlCueEnded  = `UPDATE cues SET last_run = ?2, run_count = run_count + 1 WHERE id = ?1
+		RETURNING schedule_type, status, pause_on_failure`
+)
+
+// Lists of cues; their conditions are a where.
+const (
+	sqlCueList      = `SELECT ` + cueColumns + ` FROM cues c`
+	sqlCueNewest    = ` ORDER BY c.created_at DESC, c.id DESC`
+	sqlCueListTotal = `SELECT 1 AS one FROM cues c`
+	sqlCueCount     = `SELECT count(*) FROM cues c`
+)
+
+const (
+	sqlCueNameByID    = `SELECT name FROM cues WHERE workspace_id = ?1 AND id = ?2`
+	sqlCountersSum    = `SELECT coalesce(sum(value), 0) FROM counters WHERE workspace_id = ?1 AND name IN @list(?2)`
+	sqlWorkersSince   = `SELECT count(*) FROM (SELECT 1 AS one FROM workers WHERE workspace_id = ?1 AND last_heartbeat > ?2 LIMIT 1) AS seen`
+	sqlCueOnceRunning = `SELECT count(*) FROM executions WHERE cue_id = ?1 AND triggered_by = 'scheduled'
+		AND status NOT IN ('success', 'failed', 'missed', 'outcome_timeout')`
+)
+
+// Finding and firing what is due.
+const (
+	dueColumns = `c.id, c.workspace_id, c.version, c.schedule_type, c.cron, c.timezone, c.next_run, c.decided_at`
+
+	sqlDue = `SELECT ` + dueColumns + ` FROM cues c WHERE c.next_run IS NOT NULL AND c.status = 'active' AND c.next_run <= ?1
+		ORDER BY c.next_run LIMIT ?2`
+	sqlNextDue = `SELECT next_run FROM cues WHERE next_run IS NOT NULL AND status = 'active' ORDER BY next_run LIMIT 1`
+
+	// sqlDueStill tells which cues are still as they were when they were found due.
+	sqlDueStill = `SELECT c.id FROM @rows(id TEXT ?1, version INTEGER ?2, was INTEGER ?3) AS r JOIN cues c ON c.id = r.id
+		WHERE c.status = 'active' AND c.version = r.version AND c.next_run = r.was`
+
+	sqlDueMove = `UPDATE cues SET next_run = nullif(r.next, -1), decided_at = r.decided, fired_count = cues.fired_count + r.fired
+		FROM @rows(id TEXT ?1, next INTEGER ?2, decided INTEGER ?3, fired INTEGER ?4) AS r WHERE cues.id = r.id`
+
+	sqlDueFire = `INSERT INTO executions (id, workspace_id, cue_id, transport, triggered_by, fired_by,
+		replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, ready_at,
+		created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare,
+		outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type)
+		SELECT r.execution, c.workspace_id, c.id, c.transport, 'scheduled', '',
+		'', r.due, 'pending', c.task, c.agent, c.payload, coalesce(c.verification, ''), c.max_attempts, CAST(?4 AS INTEGER),
+		CAST(?4 AS INTEGER), CAST(?4 AS INTEGER), 0, '', '', '', '', 0, '', '', '', 0, 0, 0, ''
+		FROM @rows(id TEXT ?1, execution TEXT ?2, due INTEGER ?3) AS r JOIN cues c ON c.id = r.id`
+)
+
+// Versions and the ledger.
+const (
+	versionColumns = `v.version, v.name, v.schedule_type, v.cron, v.at, v.timezone, v.status, v.from_at, v.to_at`
+
+	sqlVersionOpen = `INSERT INTO cue_versions (cue_id, version, workspace_id, name, schedule_type, cron, at, timezone, status, from_at)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`
+	sqlVersionClose  = `UPDATE cue_versions SET to_at = ?3 WHERE cue_id = ?1 AND version = ?2`
+	sqlVersionRename = `UPDATE cue_versions SET name = ?3 WHERE cue_id = ?1 AND version = ?2`
+	sqlVersionsIn    = `SELECT ` + versionColumns + ` FROM cue_versions v
+		WHERE v.cue_id = ?1 AND v.from_at < ?3 AND (v.to_at IS NULL OR v.to_at > ?2) ORDER BY v.version`
+	sqlVersionLast = `SELECT v.name FROM cue_versions v WHERE v.workspace_id = ?1 AND v.cue_id = ?2 ORDER BY v.version DESC LIMIT 1`
+
+	sqlLedgerAdd = `INSERT INTO ledger (cue_id, version, first_at, last_at, count, ending, reason, noted_at)
+		SELECT r.cue, r.version, r.first, r.last, r.count, r.ending, r.reason, CAST(?8 AS INTEGER)
+		FROM @rows(cue TEXT ?1, version INTEGER ?2, first INTEGER ?3, last INTEGER ?4, count INTEGER ?5, ending TEXT ?6, reason TEXT ?7) AS r`
+	sqlLedgerExtend = `UPDATE ledger SET last_at = ?4, count = count + ?5, noted_at = ?6
+		WHERE cue_id = ?1 AND version = ?2 AND ending = 'skipped' AND reason = ?7 AND last_at = ?3`
+	sqlLedgerIn = `SELECT l.version, l.first_at, l.last_at, l.count, l.ending, l.reason, l.noted_at FROM ledger l
+		WHERE l.cue_id = ?1 AND l.first_at < ?3 AND l.last_at >= ?2 ORDER BY l.first_at, l.ending`
+
+	sqlFiredIn = `SELECT count(*) FROM executions WHERE cue_id = ?1 AND triggered_by = 'scheduled'
+		AND scheduled_for >= ?2 AND scheduled_for < ?3`
+	sqlFiredInEach = `SELECT r.version, min(e.scheduled_for), max(e.scheduled_for), count(*)
+		FROM @rows(version INTEGER ?2, low INTEGER ?3, high INTEGER ?4) AS r
+		JOIN executions e ON e.cue_id = ?1 AND e.triggered_by = 'scheduled' AND e.scheduled_for >= r.low AND e.scheduled_for < r.high
+		GROUP BY r.i, r.version ORDER BY r.i`
+)
+
+// At the start: nobody could renew a lease or claim while the server was away.
+const (
+	sqlLeasesRelieve    = `UPDATE executions SET lease_until = ?1 WHERE status = 'delivering' AND lease_until < ?1`
+	sqlUnclaimedRelieve = `UPDATE executions SET ready_at = ?1 WHERE ` + ready + ` AND ready_at < ?1`
+)

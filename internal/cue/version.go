@@ -1,0 +1,205 @@
+package cue
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// version is a span in which a cue had one schedule, zone and status: [from, to). Together they say which due times there were.
+type version struct {
+	number     int64
+	name       string
+	kind, cron string
+	at         *op.Time // of once: when it is due in this version, which after a resume is not when it was asked for
+	timezone   string
+	status     string
+	from       op.Time
+	to         *op.Time // nil while it holds
+}
+
+func (v *version) scan(r scanner) error {
+	return r.Scan(&v.number, &v.name, &v.kind, &v.cron, &v.at, &v.timezone, &v.status, &v.from, &v.to)
+}
+
+// change writes a cue as it is to be. When its schedule, zone or status differs from before, what came due until now is decided
+// by what held until now, and a new version begins. q is completed with what follows from that.
+func (c *Cues) change(tx *db.Tx, old, q *cue, now op.Time) error {
+	switch {
+	case old.status != q.status || !sameSchedule(old, q):
+		if err := c.shift(tx, old, q, now); err != nil {
+			return fmt.Errorf("change cue %s: %w", q.id, err)
+		}
+	case old.name != q.name:
+		if _, err := tx.Exec(sqlVersionRename, q.id, q.version, q.name); err != nil {
+			return fmt.Errorf("rename cue %s: %w", q.id, err)
+		}
+	}
+	return saveCue(tx, q)
+}
+
+func sameSchedule(a, b *cue) bool {
+	sameAt := a.at == b.at || a.at != nil && b.at != nil && *a.at == *b.at
+	return a.kind == b.kind && a.cron == b.cron && sameAt && a.timezone == b.timezone
+}
+
+// shift ends the version that holds and opens the next. Versions never overlap: after a step back of the clock the next begins
+// where the last one stood, so nothing fires again.
+func (c *Cues) shift(tx *db.Tx, old, q *cue, now op.Time) error {
+	moment, err := c.settle(tx, old, now, false)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(sqlVersionClose, old.id, old.version, moment+1); err != nil {
+		return err
+	}
+	q.firedCount, q.version = old.firedCount, old.version+1
+	if err := c.begin(tx, q, moment); err != nil {
+		return err
+	}
+	sums := tally{}
+	sums.add(q.workspace, countCues(old.status), -1)
+	sums.add(q.workspace, countCues(q.status), 1)
+	return sums.save(tx)
+}
+
+// settle decides what came due until now under the version that holds, and returns the moment up to which all is decided. Due
+// times of a pause, and of a cue that is being deleted, are skipped.
+func (c *Cues) settle(tx *db.Tx, q *cue, now op.Time, deleted bool) (moment op.Time, err error) {
+	if moment = max(now, q.decided); moment == q.decided {
+		return moment, nil
+	}
+	at := q.at
+	if q.status == active {
+		at = q.nextRun
+	}
+	if !q.live() || q.kind == once && at == nil {
+		return moment, nil
+	}
+	s, err := c.compile(q.kind, q.cron, q.timezone, deref(at))
+	if err != nil {
+		return 0, err
+	}
+	due := s.due(q.decided, moment)
+	switch {
+	case due.count == 0:
+	case q.status == paused:
+		err = writeLedger(tx, []entry{{q.id, q.version, due, endSkipped, reasonPaused}}, now)
+	case deleted:
+		err = writeLedger(tx, []entry{{q.id, q.version, due, endSkipped, reasonDeleted}}, now)
+	default:
+		var n int
+		n, err = c.decide(tx, []firing{{id: q.id, workspace: q.workspace, version: q.version, sched: s, due: due}}, now)
+		q.firedCount += int64(n)
+	}
+	return moment, err
+}
+
+func deref(t *op.Time) op.Time {
+	if t == nil {
+		return 0
+	}
+	return *t
+}
+
+// begin opens the version of a cue that holds from now on: due times after `moment` are its. It sets when the cue is next due.
+func (c *Cues) begin(tx *db.Tx, q *cue, moment op.Time) error {
+	q.decided, q.nextRun = moment, nil
+	at := q.at
+	switch {
+	case q.status != active:
+	case q.kind == once:
+		due, err := onceDue(tx, q, moment)
+		if err != nil {
+			return err
+		}
+		if due > moment {
+			at, q.nextRun = &due, &due
+		}
+	default:
+		s, err := c.book.recurring(q.cron, q.timezone)
+		if err != nil {
+			return err
+		}
+		if next, ok := s.next(moment); ok {
+			q.nextRun = &next
+		}
+	}
+	if next := q.nextRun; next != nil {
+		tx.AfterCommit(func() { c.alarm.lower(*next) })
+	}
+	if _, err := tx.Exec(sqlVersionOpen, q.id, q.version, q.workspace, q.name, q.kind, q.cron, at, q.timezone, q.status, moment+1); err != nil {
+		return fmt.Errorf("open version %d of cue %s: %w", q.version, q.id, err)
+	}
+	return nil
+}
+
+// onceDue is when an active one-time cue is due. One whose time is over, as after a pause, is due at once (CueAPI wire contract
+// 2.3), unless its execution is still under way: then its time has been.
+func onceDue(tx *db.Tx, q *cue, moment op.Time) (op.Time, error) {
+	if *q.at > moment {
+		return *q.at, nil
+	}
+	var running int64
+	if err := tx.Row(sqlCueOnceRunning, q.id).Scan(&running); err != nil {
+		return 0, fmt.Errorf("look whether cue %s is under way: %w", q.id, err)
+	}
+	if running > 0 {
+		return *q.at, nil
+	}
+	return moment + 1, nil
+}
+
+// finishCue notes that an execution of a cue ended: with a report, as a success or not. A one-time cue is over with it. A cue
+// that is gone is left alone.
+func (c *Cues) finishCue(tx *db.Tx, cueID string, success bool, at op.Time) error {
+	_, err := c.finish(tx, cueID, success, at)
+	return err
+}
+
+// failCue is finishCue for an execution that ended without a report: nobody took it, or its last lease ran out. A cue that asks
+// for it is paused (CueAPI wire contract 3.6).
+func (c *Cues) failCue(tx *db.Tx, cueID string, at op.Time) error {
+	pause, err := c.finish(tx, cueID, false, at)
+	if err != nil || !pause {
+		return err
+	}
+	return c.end(tx, cueID, paused, at)
+}
+
+// finish returns whether the cue is active, recurs, and asks to be paused on failure.
+func (c *Cues) finish(tx *db.Tx, cueID string, success bool, at op.Time) (pausable bool, err error) {
+	var kind, status string
+	err = tx.Row(sqlCueEnded, cueID, at).Scan(&kind, &status, &pausable)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("note the end of an execution of cue %s: %w", cueID, err)
+	}
+	if kind != once {
+		return pausable && status == active, nil
+	}
+	end := failed
+	if success {
+		end = completed
+	}
+	if status == end {
+		return false, nil
+	}
+	return false, c.end(tx, cueID, end, at)
+}
+
+// end gives a cue another status, from the server's side.
+func (c *Cues) end(tx *db.Tx, cueID, status string, now op.Time) error {
+	old, err := readCue(tx, cueID)
+	if err != nil || old == nil {
+		return err
+	}
+	q := *old
+	q.status, q.updatedAt = status, now
+	return c.change(tx, old, &q, now)
+}
