@@ -33,11 +33,11 @@ func (n Need) Permission() string {
 
 // Self says whether acting on itself needs less, and which permission that still needs ("" for none).
 func (n Need) Self() (permission string, ok bool) {
-	if !strings.HasPrefix(string(n), selfMark) {
+	own, _, ok := strings.Cut(string(n), "|")
+	if !ok {
 		return "", false
 	}
-	own, _, ok := strings.Cut(string(n), "|")
-	return strings.TrimPrefix(strings.TrimPrefix(own, selfMark), ":"), ok
+	return strings.TrimPrefix(strings.TrimPrefix(own, selfMark), ":"), true
 }
 
 // String is how documentation writes the need.

@@ -151,6 +151,11 @@ type Enumerated interface{ Words() []string }
 
 // outSchema walks the type of an answer. Pointers may be null; a field whose tag says omitempty or omitzero may be absent.
 func outSchema(t reflect.Type) *jsonschema.Schema {
+	if t.Kind() == reflect.Pointer {
+		s := outSchema(t.Elem())
+		nullable(s)
+		return s
+	}
 	if e, ok := reflect.Zero(t).Interface().(Enumerated); ok {
 		s := &jsonschema.Schema{Type: "string"}
 		for _, w := range e.Words() {
@@ -167,10 +172,6 @@ func outSchema(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Format: "date-time"}
 	}
 	switch t.Kind() {
-	case reflect.Pointer:
-		s := outSchema(t.Elem())
-		nullable(s)
-		return s
 	case reflect.String:
 		return &jsonschema.Schema{Type: "string"}
 	case reflect.Bool:

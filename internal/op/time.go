@@ -23,19 +23,24 @@ func TimeOf(t time.Time) Time { return Time(t.UnixMicro()) }
 // Std is the moment as a time.Time in UTC.
 func (t Time) Std() time.Time { return time.UnixMicro(int64(t)).UTC() }
 
-func (t Time) String() string { return t.format("Z") }
+func (t Time) String() string       { return string(t.appendTo(nil, "Z")) }
+func (t OffsetTime) String() string { return string(Time(t).appendTo(nil, "+00:00")) }
 
-func (t Time) format(zone string) string {
-	s := t.Std()
-	if s.Nanosecond() == 0 {
-		return s.Format("2006-01-02T15:04:05") + zone
-	}
-	return s.Format("2006-01-02T15:04:05.000000") + zone
+func (t Time) MarshalJSON() ([]byte, error)       { return t.quoted("Z"), nil }
+func (t OffsetTime) MarshalJSON() ([]byte, error) { return Time(t).quoted("+00:00"), nil }
+
+func (t Time) quoted(zone string) []byte {
+	b := make([]byte, 0, len(`"2026-11-22T09:05:58.283098+00:00"`))
+	return append(t.appendTo(append(b, '"'), zone), '"')
 }
 
-func (t Time) MarshalJSON() ([]byte, error)       { return []byte(`"` + t.format("Z") + `"`), nil }
-func (t OffsetTime) MarshalJSON() ([]byte, error) { return []byte(`"` + t.String() + `"`), nil }
-func (t OffsetTime) String() string               { return Time(t).format("+00:00") }
+func (t Time) appendTo(b []byte, zone string) []byte {
+	s, layout := t.Std(), "2006-01-02T15:04:05.000000"
+	if s.Nanosecond() == 0 {
+		layout = "2006-01-02T15:04:05"
+	}
+	return append(s.AppendFormat(b, layout), zone...)
+}
 
 // UnmarshalJSON reads either form, for clients written in Go.
 func (t *Time) UnmarshalJSON(b []byte) error {
