@@ -51,6 +51,7 @@ func (w *writer) loop() {
 	for first := range w.queue {
 		batch = w.gather(append(batch[:0], first))
 		w.serve(batch)
+		clear(batch)
 	}
 	w.disconnect()
 }

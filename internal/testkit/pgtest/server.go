@@ -32,8 +32,6 @@ var server = sync.OnceValues(start)
 // errMissing says that PostgreSQL is not installed.
 var errMissing = errors.New("PostgreSQL is not installed here: looked for initdb in /usr/lib/postgresql/*/bin and in PATH")
 
-func missing(err error) bool { return errors.Is(err, errMissing) }
-
 // script makes and starts a server, waits until the pipe on its standard input closes, and removes all. It is a process in a
 // session of its own, so that neither a signal to the tests' group nor kill -9 of the tests leaves a server behind.
 const script = `
