@@ -109,9 +109,9 @@ func (s *Set) All() []*Operation { return slices.Clone(s.list) }
 // Lookup finds an operation by name; nil when there is none.
 func (s *Set) Lookup(name string) *Operation { return s.byName[name] }
 
-// Codes lists every code that any operation can answer, by status and name, each once.
-func (s *Set) Codes() []Code {
-	all := Common()
+// Codes lists every code that any operation can answer, and more besides, by status and name, each once.
+func (s *Set) Codes(more ...Code) []Code {
+	all := append(Common(), more...)
 	for _, o := range s.list {
 		all = append(all, o.Errors...)
 	}
