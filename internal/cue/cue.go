@@ -185,6 +185,10 @@ type verifyObject struct {
 	Mode string `json:"mode"`
 }
 
+func (q *cue) scheduleObject() scheduleObject {
+	return scheduleObject{Type: q.kind, Timezone: q.timezone, Cron: q.cron, At: (*op.OffsetTime)(q.at)}
+}
+
 // masked stands for the value of a callback header before callers that may not know it.
 const masked = "***"
 
@@ -192,7 +196,7 @@ const masked = "***"
 func (q *cue) object(caller *access.Caller) (cueObject, error) {
 	o := cueObject{
 		ID: q.id, Name: q.name, Description: q.description, Status: cueStatus(q.status), Transport: q.transport,
-		Schedule: scheduleObject{Type: q.kind, Timezone: q.timezone, Cron: q.cron, At: (*op.OffsetTime)(q.at)},
+		Schedule: q.scheduleObject(),
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
 		NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
 		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,

@@ -133,10 +133,7 @@ func (b *book) recurring(expr, zone string) (schedule, error) {
 	if err != nil {
 		return schedule{}, fmt.Errorf("read the schedule %q: %w", expr, err)
 	}
-	if len(b.known) >= bookSize {
-		clear(b.known)
-	}
-	if b.known == nil {
+	if b.known == nil || len(b.known) >= bookSize {
 		b.known = map[[2]string]schedule{}
 	}
 	s := schedule{kind: recurring, spec: spec, zone: loc}

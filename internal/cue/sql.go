@@ -84,7 +84,7 @@ const (
 		FROM @rows(cue TEXT ?1, version INTEGER ?2, first INTEGER ?3, last INTEGER ?4, count INTEGER ?5, ending TEXT ?6, reason TEXT ?7) AS r`
 	sqlLedgerExtend = `UPDATE ledger SET last_at = ?4, count = count + ?5, noted_at = ?6
 		WHERE cue_id = ?1 AND version = ?2 AND ending = 'skipped' AND reason = ?7 AND last_at = ?3`
-	sqlLedgerIn = `SELECT l.version, l.first_at, l.last_at, l.count, l.ending, l.reason, l.noted_at FROM ledger l
+	sqlLedgerIn = `SELECT l.version, l.first_at, l.last_at, l.count, l.ending, l.reason FROM ledger l
 		WHERE l.cue_id = ?1 AND l.first_at < ?3 AND l.last_at >= ?2 ORDER BY l.first_at, l.ending`
 
 	sqlFiredIn = `SELECT count(*) FROM executions WHERE cue_id = ?1 AND triggered_by = 'scheduled'

@@ -1,0 +1,100 @@
+package cue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+type fireInput struct {
+	ID       string            `json:"id"`
+	Override op.Opt[op.Object] `json:"payload_override" doc:"for this execution only"`
+	Strategy string            `json:"merge_strategy" default:"merge" enum:"merge|replace" doc:"merge: the override's members replace those of the cue's payload; replace: the override is the payload"`
+	SendAt   op.Opt[op.Time]   `json:"send_at" doc:"not before this moment; now when absent or past"`
+
+	// CueAPI's further fields. They are named here so that they are refused, where other unknown fields are ignored.
+	Criteria op.Opt[op.Value] `json:"exit_criteria" doc:"not part of this version"`
+	Repeat   op.Opt[op.Value] `json:"idempotency_key" doc:"not part of this version"`
+}
+
+type fireOutput struct {
+	ID           string        `json:"id" doc:"of the new execution"`
+	ExecutionID  string        `json:"execution_id" doc:"the same"`
+	CueID        string        `json:"cue_id"`
+	ScheduledFor op.OffsetTime `json:"scheduled_for"`
+	Status       string        `json:"status"`
+	TriggeredBy  string        `json:"triggered_by"`
+}
+
+// fire makes an execution by hand, whatever the cue's status. It is not a due time: schedule and ledger stay as they are.
+func (c *Cues) fire(ctx context.Context, in fireInput) (out fireOutput, err error) {
+	switch {
+	case in.Criteria.Set:
+		return out, unbuilt("exit_criteria")
+	case in.Repeat.Set:
+		return out, unbuilt("idempotency_key")
+	}
+	caller, now := c.caller(ctx), c.now()
+	err = c.DB.Update(ctx, func(tx *db.Tx) error {
+		q, err := loadCue(tx, caller, in.ID)
+		if err != nil {
+			return err
+		}
+		payload, err := in.payload(q.payload)
+		if err != nil {
+			return err
+		}
+		if err := c.admitExecution(tx, q.workspace, now); err != nil {
+			return err
+		}
+		e := &execution{
+			workspace: q.workspace, cueID: q.id, triggeredBy: byFire, firedBy: caller.KeyID(), scheduledFor: max(in.SendAt.Val, now),
+			payload: payload, verification: q.mode(), maxAttempts: q.maxAttempts, createdAt: now,
+		}
+		if err := c.insertExecution(tx, e); err != nil {
+			return err
+		}
+		out = fireOutput{
+			ID: e.id, ExecutionID: e.id, CueID: q.id, ScheduledFor: op.OffsetTime(e.scheduledFor), Status: e.status, TriggeredBy: byFire,
+		}
+		return access.Record(tx, access.Event{Object: "cue", ID: q.id, Name: q.name, Detail: firedDetail{e.id}})
+	})
+	return out, err
+}
+
+type firedDetail struct {
+	Execution string `json:"execution_id"`
+}
+
+// payload is the effective payload. The text of every member stays as it was sent.
+func (in *fireInput) payload(stored string) (string, error) {
+	if !in.Override.Set {
+		return stored, nil
+	}
+	payload := in.Override.Val
+	if in.Strategy == "merge" {
+		var members, over map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(stored), &members); err != nil {
+			return "", fmt.Errorf("read the payload of a cue: %w", err)
+		}
+		if err := json.Unmarshal(payload, &over); err != nil {
+			return "", fmt.Errorf("read a payload override: %w", err)
+		}
+		maps.Copy(members, over)
+		payload = op.Marshal(members)
+	}
+	return string(payload), checkPayload(payload)
+}
+
+// mode is the verification mode in force; "" when there is none.
+func (q *cue) mode() string {
+	if q.verification == nil {
+		return ""
+	}
+	return *q.verification
+}

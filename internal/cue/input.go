@@ -1,0 +1,265 @@
+package cue
+
+import (
+	"encoding/json"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"unstuck/internal/cron"
+	"unstuck/internal/op"
+)
+
+// scheduleInput says when a cue is due. What does not fit together is refused by its operation, as CueAPI's clients expect.
+type scheduleInput struct {
+	Type     string          `json:"type" doc:"once or recurring"`
+	Cron     op.Opt[string]  `json:"cron" max:"100" doc:"of recurring: minute hour day month weekday, like */5 * * * *"`
+	At       op.Opt[op.Time] `json:"at" doc:"of once: a moment in the future, UTC unless it has an offset"`
+	Timezone op.Opt[string]  `json:"timezone" max:"50" doc:"IANA name, like Europe/Berlin; UTC when never given"`
+}
+
+type callbackInput struct {
+	URL       op.Opt[string]            `json:"url" format:"url"`
+	Method    op.Opt[string]            `json:"method" enum:"POST|GET|PUT|PATCH" doc:"POST when never given"`
+	Headers   op.Opt[map[string]string] `json:"headers" doc:"replace those before; the value *** keeps the one that is stored"`
+	Transport op.Opt[op.Value]          `json:"transport" doc:"refused: transport stands at the top level"`
+}
+
+type retryInput struct {
+	MaxAttempts    int64   `json:"max_attempts" default:"3" min:"1" max:"10" doc:"how often an execution is handed out at most"`
+	BackoffMinutes []int64 `json:"backoff_minutes" default:"[1,5,15]" max:"100" doc:"kept for webhooks; workers take an execution again as soon as its lease is over"`
+}
+
+type onFailureInput struct {
+	Email   bool           `json:"email" default:"false" doc:"only false: this version sends no mail"`
+	Webhook op.Opt[string] `json:"webhook" doc:"only null: this version calls no address"`
+	Pause   bool           `json:"pause" default:"false" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
+}
+
+type verificationInput struct {
+	Mode string `json:"mode" default:"none" enum:"none|require_external_id|require_result_url|require_artifacts|manual" doc:"what a reported success must bring to count"`
+}
+
+// definition are the inputs that create and update share.
+type definition struct {
+	Description  op.Opt[string]            `json:"description"`
+	Schedule     op.Opt[scheduleInput]     `json:"schedule"`
+	Callback     op.Opt[callbackInput]     `json:"callback" doc:"kept for webhooks; workers are not called"`
+	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker gets; its members task and agent choose who takes it"`
+	Retry        op.Opt[retryInput]        `json:"retry"`
+	OnFailure    op.Opt[onFailureInput]    `json:"on_failure"`
+	Verification op.Opt[verificationInput] `json:"verification"`
+	CatchUp      op.Opt[string]            `json:"catch_up" enum:"run_once_if_missed" doc:"due times that were missed: the latest fires, the others are merged into it"`
+}
+
+// unbuilt refuses an input of CueAPI that this version does not have. Ignoring it would pretend.
+func unbuilt(field string) error {
+	return op.Invalid("body."+field, "Value error, %s is not part of this version", field)
+}
+
+// shape refuses what contradicts itself or asks for what this version does not have.
+func (d *definition) shape() error {
+	if cb := d.Callback.Val; cb.Transport.Set && string(cb.Transport.Val) != `""` {
+		return op.Invalid("body", "Value error, transport must be specified at the top level, not inside callback")
+	}
+	for i, m := range d.Retry.Val.BackoffMinutes {
+		if m < 0 || m > maxBackoff {
+			return op.Invalid("body.retry.backoff_minutes."+strconv.Itoa(i), "Input should be from 0 to %d minutes", maxBackoff)
+		}
+	}
+	switch f := d.OnFailure.Val; {
+	case f.Email:
+		return unbuilt("on_failure.email")
+	case f.Webhook.Set && f.Webhook.Val != "":
+		return unbuilt("on_failure.webhook")
+	}
+	return nil
+}
+
+const maxBackoff = 30 * 24 * 60 // minutes: thirty days
+
+// apply puts what was given into a cue, in the order in which CueAPI checks it (wire contract 2.3).
+func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
+	if d.Callback.Set {
+		if err := d.applyCallback(c, q); err != nil {
+			return err
+		}
+	}
+	if d.Payload.Set {
+		if err := checkPayload(d.Payload.Val); err != nil {
+			return err
+		}
+		q.setPayload(string(d.Payload.Val))
+	}
+	if d.Schedule.Set {
+		if err := d.Schedule.Val.apply(q, now); err != nil {
+			return err
+		}
+	}
+	if d.Description.Set {
+		q.description = &d.Description.Val
+	}
+	if r := d.Retry.Val; d.Retry.Set {
+		q.maxAttempts, q.backoff = r.MaxAttempts, string(op.Marshal(r.BackoffMinutes))
+	}
+	if d.OnFailure.Set {
+		q.pauseOnFailure = d.OnFailure.Val.Pause
+	}
+	if d.Verification.Set {
+		q.verification = &d.Verification.Val.Mode
+	}
+	return nil
+}
+
+// apply puts a schedule into a cue. A time zone that is not given stays.
+func (s *scheduleInput) apply(q *cue, now op.Time) error {
+	zone := s.Timezone.Or(q.timezone)
+	loc, err := cron.LoadZone(zone)
+	if err != nil {
+		return InvalidTimezone.Msg("Unknown timezone: '%s'", zone)
+	}
+	switch s.Type {
+	case recurring:
+		if !s.Cron.Set {
+			return InvalidSchedule.Msg("Cron expression is required for recurring schedules")
+		}
+		spec, err := cron.Parse(s.Cron.Val)
+		if err != nil {
+			return InvalidSchedule.Msg("Invalid cron expression: %v", err)
+		}
+		if _, ok := spec.Next(loc, now.Std()); !ok {
+			return InvalidSchedule.Msg("Invalid cron expression: %q will never match again", s.Cron.Val)
+		}
+		q.cron, q.at = s.Cron.Val, nil
+	case once:
+		if !s.At.Set {
+			return InvalidSchedule.Msg("Timestamp is required for one-time schedules")
+		}
+		if s.At.Val <= now {
+			return InvalidSchedule.Msg("Scheduled time must be in the future; it is %s now", now)
+		}
+		q.cron, q.at = "", &s.At.Val
+	default:
+		return InvalidSchedule.Msg("Schedule type must be 'once' or 'recurring'")
+	}
+	q.kind, q.timezone = s.Type, zone
+	return nil
+}
+
+// applyCallback puts what was given of a callback over what is stored.
+func (d *definition) applyCallback(c *Cues, q *cue) error {
+	var cb callbackObject
+	if err := json.Unmarshal([]byte(q.callback), &cb); err != nil {
+		return err
+	}
+	in := d.Callback.Val
+	if in.URL.Set {
+		if err := checkCallbackURL(in.URL.Val, c.AllowHTTP); err != nil {
+			return err
+		}
+		cb.URL = &in.URL.Val
+	}
+	cb.Method = in.Method.Or(cb.Method)
+	if in.Headers.Set {
+		headers, err := mergeHeaders(cb.Headers, in.Headers.Val)
+		if err != nil {
+			return err
+		}
+		cb.Headers = headers
+	}
+	q.callback = string(op.Marshal(cb))
+	return nil
+}
+
+// checkCallbackURL refuses addresses by their text (CueAPI wire contract 5); what a name resolves to is for whoever dials it.
+func checkCallbackURL(text string, allowHTTP bool) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return InvalidCallbackURL.Msg("The callback's URL cannot be read")
+	case u.Scheme != "https" && !allowHTTP:
+		return InvalidCallbackURL.Msg("URL must use https:// in production")
+	case u.User != nil:
+		return InvalidCallbackURL.Msg("Credentials in callback URLs are not allowed")
+	}
+	switch host := strings.ToLower(u.Hostname()); host {
+	case "localhost", "metadata.google.internal", "metadata.internal":
+		if host != "localhost" || !allowHTTP {
+			return InvalidCallbackURL.Msg("Blocked hostname: %s", host)
+		}
+	}
+	return nil
+}
+
+// mergeHeaders is the new set of callback headers. The value *** stands for the stored one, so that what was read without the
+// right to see the values can be sent back.
+func mergeHeaders(stored, sent map[string]string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(sent)) {
+		value, at := sent[name], "body.callback.headers."+name
+		switch {
+		case !httpguts.ValidHeaderFieldName(name):
+			return nil, op.Invalid(at, "Value error, this is not a header name")
+		case !httpguts.ValidHeaderFieldValue(value):
+			return nil, op.Invalid(at, "Value error, a header value holds no control characters")
+		case ourHeader(name):
+			return nil, op.Invalid(at, "Value error, this header is set by the server")
+		}
+		if value == masked {
+			kept, ok := headerOf(stored, name)
+			if !ok {
+				return nil, op.Invalid(at, "Value error, *** keeps a stored value, and there is none of this name")
+			}
+			value = kept
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+func headerOf(headers map[string]string, name string) (string, bool) {
+	for n, v := range headers {
+		if strings.EqualFold(n, name) {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// ourHeader says that a header belongs to the delivery itself: signatures, ids, and what frames the message.
+func ourHeader(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "host", "content-length", "transfer-encoding", "connection", "webhook-id", "webhook-timestamp", "webhook-signature":
+		return true
+	}
+	return strings.HasPrefix(name, "x-cueapi-")
+}
+
+// checkPayload refuses a payload that holds U+0000 anywhere, also in a key, or is too large.
+func checkPayload(payload op.Object) error {
+	if hasNUL(payload) {
+		return InvalidPayload.Msg("Payload contains null bytes which are not supported")
+	}
+	if len(payload) > op.MaxBody {
+		return InvalidPayloadSize.Msg("Payload must be under 1MB")
+	}
+	return nil
+}
+
+// hasNUL looks for the escape \u0000 in a JSON text; a backslash that is itself escaped begins none.
+func hasNUL(raw []byte) bool {
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		if i++; i+4 < len(raw) && string(raw[i:i+5]) == "u0000" {
+			return true
+		}
+	}
+	return false
+}
