@@ -93,7 +93,7 @@ func (r *rewriter) step() error {
 		return r.macro(t)
 	case word:
 		switch strings.ToUpper(t.text) {
-		case "INSERT", "UPDATE", "DELETE", "REPLACE":
+		case "INSERT", "UPDATE", "DELETE":
 			r.writes = true
 		}
 		r.emit(r.dialect.typeName(t.text))

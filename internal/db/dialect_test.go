@@ -38,6 +38,7 @@ func TestStatementKnowsWhatWrites(t *testing.T) {
 		"SELECT a FROM b":                          false,
 		"SELECT 'INSERT', \"update\" -- delete":    false,
 		"SELECT updated_at FROM b":                 false,
+		"SELECT replace(a, 'x', 'y') FROM b":       false,
 		"insert INTO b VALUES (1) RETURNING a":     true,
 		"WITH x AS (SELECT 1) DELETE FROM b":       true,
 		"UPDATE b SET a = 1":                       true,

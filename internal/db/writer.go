@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"time"
 )
 
@@ -49,6 +50,7 @@ const (
 func (w *writer) loop() {
 	batch := make([]*call, 0, maxBatch)
 	for first := range w.queue {
+		runtime.Gosched() // lets the callers that were just answered come back first: fuller batches, half as many commits
 		batch = w.gather(append(batch[:0], first))
 		w.serve(batch)
 		clear(batch)
