@@ -1,10 +1,19 @@
 .DEFAULT_GOAL := help
 GO ?= go
+LINT := golangci-lint
+LINT_VERSION := v2.15.0
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-test: ## all tests that need nothing but Go
+build: ## bin/unstuck
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -o bin/unstuck ./cmd/unstuck
+
+run: build ## build, and start a server for development with a first key
+	@exec bin/unstuck serve --dev --print-first-key
+
+test: ## all tests that need nothing but Go (PostgreSQL joins in when it is installed)
 	$(GO) test ./...
 
 race: ## the same tests under the race detector (needs gcc); SQLite itself is left out, which makes it 5 times faster
@@ -14,4 +23,31 @@ vet: ## gofmt and go vet
 	@out=$$(git ls-files "*.go" | xargs -r gofmt -l); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
 	$(GO) vet ./...
 
-.PHONY: help test race vet
+lint: ## golangci-lint, installed on first use
+	@command -v $(LINT) >/dev/null || test -x "$$($(GO) env GOPATH)/bin/$(LINT)" || $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	PATH="$$PATH:$$($(GO) env GOPATH)/bin" $(LINT) run ./...
+
+gen: ## write the generated pages again (docs/openapi.json, permissions.md, cli.md, settings.md, help/errors.md)
+	$(GO) test ./internal/cli -run TestGenerated -count=1 -args -write
+
+fuzz: ## fuzz parsers for half a minute each
+	$(GO) test ./internal/op -run '^$$' -fuzz FuzzParse -fuzztime 30s
+	$(GO) test ./internal/cron -run '^$$' -fuzz FuzzParse -fuzztime 30s
+	$(GO) test ./internal/access -run '^$$' -fuzz FuzzParseSecret -fuzztime 30s
+
+openapi: build ## hold the running server against its OpenAPI document: two validators and schemathesis (needs npm and python3)
+	./test/openapi/run
+
+interop: build ## published CueAPI clients and nginx against the built binary (needs python3 and nginx)
+	./test/interop/run
+
+bench: ## the figures of docs/performance.md, on SQLite and, when installed, PostgreSQL
+	$(GO) test ./bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v
+
+crash: build ## kill -9 and power cuts in a loop, while writing
+	UNSTUCK_LONG=1 $(GO) test ./test -run 'TestCrash|TestPower' -count=1 -v -timeout 20m
+
+verify: test crash fuzz ## everything, long
+	UNSTUCK_LONG=1 $(GO) test ./... -timeout 60m
+
+.PHONY: help build run test race vet lint gen fuzz openapi interop bench crash verify

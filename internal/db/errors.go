@@ -10,17 +10,17 @@ import (
 var (
 	// ErrUnknown says that COMMIT itself failed in a way that leaves open whether the changes took effect. The caller must
 	// read again before it repeats anything; whoever keeps memory beside the database registers with [DB.OnUnknown].
-	ErrUnknown = errors.New("it is unknown whether the change was saved, because the database failed while saving it; look before you repeat it")
+	ErrUnknown = error(passing("it is unknown whether the change was saved, because the database failed while saving it; look before you repeat it"))
 
 	// ErrDiskFull says that there was no room to write. Nothing was changed; the next Update works again when there is room.
-	ErrDiskFull = errors.New("the disk of the database is full: nothing was changed")
+	ErrDiskFull = error(passing("the disk of the database is full: nothing was changed"))
 
 	// ErrLostLock says that the connection that holds the server's lock on PostgreSQL broke and the lock is not held again
 	// yet. It passes by itself; answer 503.
-	ErrLostLock = errors.New("the lock on the database was lost, and it is being taken again")
+	ErrLostLock = error(passing("the lock on the database was lost, and it is being taken again"))
 
 	// ErrClosed says that the database was closed before the function had its turn.
-	ErrClosed = errors.New("the database is closed")
+	ErrClosed = error(passing("the database is closed"))
 
 	// ErrReadOnly says that a View, or a database opened with Options.ReadOnly, was asked to write.
 	ErrReadOnly = errors.New("this is a read: it cannot write")
@@ -37,6 +37,14 @@ var (
 	// ErrLocked is matched by a [*LockedError].
 	ErrLocked = errors.New("another server uses this database")
 )
+
+// passing is a failure that is nobody's fault and may be over at the next try. Its sentence is for whoever made the call.
+type passing string
+
+func (p passing) Error() string { return string(p) }
+
+// Unavailable is the sentence, for doors that tell such failures from faults of the program.
+func (p passing) Unavailable() string { return string(p) }
 
 // errTxOver says that a transaction was used after its function had returned.
 var errTxOver = errors.New("the transaction is over: it was used after its function returned")

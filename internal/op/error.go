@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // Code is a kind of failure: a promise to callers, who compare Name. Doc is one sentence that says what to do about it.
@@ -66,13 +67,17 @@ func (e *Error) Unwrap() error { return e.cause }
 
 const internalText = "An internal error occurred. Nothing was changed."
 
-// AsError turns any error into what the caller is told: an *Error stays, a call whose context ended becomes Unavailable, all
-// else an internal error; err is the cause of both.
+// AsError turns any error into what the caller is told: an *Error stays; a call whose context ended, and an error with a method
+// Unavailable that says why, become Unavailable; all else is an internal error. err is the cause.
 func AsError(err error) *Error {
 	var e *Error
+	var passing interface{ Unavailable() string }
 	switch {
 	case errors.As(err, &e):
 		return e
+	case errors.As(err, &passing):
+		say := passing.Unavailable()
+		return Unavailable.Wrap(err, "%s.", strings.ToUpper(say[:1])+say[1:])
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Unavailable.Wrap(err, "The call was given up before it was done.")
 	}

@@ -1,0 +1,54 @@
+// Package internal_test holds the tree against its own rules.
+package internal_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "unstuck/internal/"
+
+// mayImport lists, for every package, which of ours it may import, and why no other.
+var mayImport = map[string]struct {
+	packages []string
+	why      string
+}{
+	"op":             {nil, "what an operation is depends on no noun and no storage"},
+	"db":             {nil, "storage knows no noun"},
+	"cron":           {nil, "pure"},
+	"access":         {[]string{"op", "db"}, "who may does not depend on what keys are for"},
+	"cue":            {[]string{"op", "db", "cron", "access"}, "work stands on access, not on doors"},
+	"rest":           {[]string{"op"}, "a door knows no noun"},
+	"server":         {[]string{"op", "db", "cron", "access", "cue", "rest"}, "wiring knows everything below the command line"},
+	"cli":            {[]string{"op", "db", "access", "cue", "rest", "server", "cron"}, "the outermost part"},
+	"testkit":        {[]string{"op", "db", "access", "cue", "rest", "server", "cron", "testkit/pgtest"}, "a whole server in a test"},
+	"testkit/pgtest": {nil, "a database for tests, of any package"},
+	"db/powercut":    {nil, "a file system that forgets, for tests of any package"},
+}
+
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		name := strings.TrimPrefix(words[0], module)
+		if words[0] == strings.TrimSuffix(module, "/") {
+			continue
+		}
+		rule, ok := mayImport[name]
+		if !ok {
+			t.Errorf("package %s has no rule: say here what it may import, and why", name)
+			continue
+		}
+		for _, imported := range words[1:] {
+			other, ours := strings.CutPrefix(imported, module)
+			if ours && !slices.Contains(rule.packages, other) {
+				t.Errorf("%s imports %s, but %s", name, other, rule.why)
+			}
+		}
+	}
+}

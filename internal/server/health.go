@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"runtime/debug"
+	"time"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// Version of the product.
+const Version = "0.1.0"
+
+// Health is how the server is.
+type Health struct {
+	Status    string        `json:"status" doc:"healthy or degraded"`
+	Version   string        `json:"version"`
+	Timestamp op.OffsetTime `json:"timestamp"`
+	Services  Services      `json:"services"`
+}
+
+// Services are the parts that must work.
+type Services struct {
+	Database  string `json:"database" doc:"ok or error"`
+	Scheduler string `json:"scheduler" doc:"ok or stale: it has not looked for due work for 30 seconds"`
+}
+
+// State is Health in one word, for load balancers.
+type State struct {
+	Status string `json:"status" doc:"healthy, or degraded with a reason"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Info says what runs here.
+type Info struct {
+	Version    string `json:"version"`
+	Go         string `json:"go"`
+	Database   string `json:"database" doc:"sqlite or postgres"`
+	KeyPrefix  string `json:"key_prefix"`
+	SignUpOpen bool   `json:"sign_up_open"`
+}
+
+// staleAfter is how long the scheduler may not have looked for due work.
+const staleAfter = 30 * time.Second
+
+var down = op.Code{Status: 503, Name: "down", Doc: "The server does not reach its database. Look at its log."}
+
+// Operations are those of the server itself.
+func (s *Server) Operations() []*op.Operation {
+	return []*op.Operation{
+		op.Define(op.Spec{Name: "server.health", Route: "GET /health", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the health", Doc: "Show how the server is\nAlways 200; the status says what is wrong."}, s.health),
+		op.Define(op.Spec{Name: "server.status", Route: "GET /status", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the status", Doc: "Show the state in one word\nFor load balancers: 503 when the server cannot work.", Errors: []op.Code{down}}, s.status),
+		op.Define(op.Spec{Name: "server.info", Route: "GET /v1/info", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see what runs", Doc: "Show what runs here"}, s.info),
+	}
+}
+
+func (s *Server) services(ctx context.Context) Services {
+	out := Services{Database: "ok", Scheduler: "ok"}
+	err := s.db.View(ctx, func(tx *db.Tx) error {
+		var n int64
+		return tx.Row("SELECT count(*) FROM server_secrets").Scan(&n)
+	})
+	if err != nil {
+		out.Database = "error"
+	}
+	if s.deps.Now().Sub(s.cues.Pulse().At) > staleAfter {
+		out.Scheduler = "stale"
+	}
+	return out
+}
+
+func (s *Server) health(ctx context.Context, _ struct{}) (Health, error) {
+	h := Health{Status: "healthy", Version: Version, Timestamp: op.OffsetTime(op.TimeOf(s.deps.Now())), Services: s.services(ctx)}
+	if h.Services != (Services{"ok", "ok"}) {
+		h.Status = "degraded"
+	}
+	return h, nil
+}
+
+func (s *Server) status(ctx context.Context, _ struct{}) (State, error) {
+	switch p := s.services(ctx); {
+	case p.Database != "ok":
+		return State{}, down.Msg("The server does not reach its database.")
+	case p.Scheduler != "ok":
+		return State{"degraded", "scheduler stale"}, nil
+	}
+	return State{Status: "healthy"}, nil
+}
+
+func (s *Server) info(context.Context, struct{}) (Info, error) {
+	out := Info{Version: Version, Database: "sqlite", KeyPrefix: s.KeyPrefix, SignUpOpen: s.Register == "open" || s.Dev}
+	if s.db.Postgres() {
+		out.Database = "postgres"
+	}
+	if b, ok := debug.ReadBuildInfo(); ok {
+		out.Go = b.GoVersion
+	}
+	return out, nil
+}

@@ -1,0 +1,77 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"unstuck/internal/op"
+)
+
+// local answers on the socket in the data folder, which only its owner can open: whoever may read the folder is an admin. The
+// command line speaks to it.
+//
+//	POST /login     {"name"}                → {"key","redacted","workspace","url"}
+//	POST /secret    {}                      → SecretStatus, after adding a server secret
+//	GET  /secret                            → SecretStatus
+//	POST /set-plan  {"workspace","plan"}    → Workspace
+func (s *Server) local() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /login", answer(func(r *http.Request, in struct{ Name string }) (any, error) {
+		key, workspace, err := s.access.LocalLogin(r.Context(), in.Name)
+		return LocalLogin{key.Secret, key.Redacted, workspace, s.url()}, err
+	}))
+	mux.HandleFunc("POST /secret", answer(func(r *http.Request, _ struct{}) (any, error) { return s.access.RotateServerSecret(r.Context()) }))
+	mux.HandleFunc("GET /secret", answer(func(r *http.Request, _ struct{}) (any, error) { return s.access.SecretStatus(r.Context()) }))
+	mux.HandleFunc("POST /set-plan", answer(func(r *http.Request, in struct{ Workspace, Plan string }) (any, error) {
+		return s.access.SetPlan(r.Context(), in.Workspace, in.Plan)
+	}))
+	return mux
+}
+
+// LocalLogin is a new personal key of an admin, given through the local socket.
+type LocalLogin struct {
+	Key       string `json:"key"`
+	Redacted  string `json:"redacted"`
+	Workspace string `json:"workspace"`
+	URL       string `json:"url" doc:"where the server listens"`
+}
+
+// url is how this server is reached.
+func (s *Server) url() string {
+	switch {
+	case s.Domain != "":
+		return "https://" + s.Domain
+	case s.TLSCert != "":
+		return "https://" + s.Listen
+	}
+	return "http://" + s.Listen
+}
+
+func answer[In any](fn func(*http.Request, In) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		if r.Method == http.MethodPost {
+			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, op.MaxBody)).Decode(&in); err != nil {
+				writeError(w, op.InvalidJSON.Msg("The body is not JSON: %v.", err))
+				return
+			}
+		}
+		out, err := fn(r, in)
+		if err != nil {
+			e := op.AsError(err)
+			if e.Code == op.Internal { // on this socket the caller is whoever runs the server
+				e = op.Internal.Msg("%v", err)
+			}
+			writeError(w, e)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(op.Marshal(out)) // whoever went away needs no answer
+	}
+}
+
+func writeError(w http.ResponseWriter, e *op.Error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Code.Status)
+	_, _ = w.Write(e.Body("", "")) // whoever went away needs no answer
+}

@@ -1,0 +1,214 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"unstuck/internal/access"
+	"unstuck/internal/cue"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+	"unstuck/internal/rest"
+)
+
+// Deps are what a server gets from outside.
+type Deps struct {
+	Now func() time.Time // the one clock of the product
+	Log *slog.Logger
+	VFS string // of SQLite, for tests that cut the power
+}
+
+// Server is the product, opened and built but not yet listening.
+type Server struct {
+	Settings
+	deps    Deps
+	db      *db.DB
+	access  *access.Access
+	cues    *cue.Cues
+	meter   *meter
+	set     *op.Set
+	handler http.Handler
+}
+
+// Operations lists every operation of the product, for documentation and command lines: it cannot be called.
+func Operations() []*op.Operation {
+	return operations(&Server{}, &access.Access{}, &cue.Cues{})
+}
+
+func operations(s *Server, a *access.Access, c *cue.Cues) []*op.Operation {
+	return append(append(a.Operations(), c.Operations()...), s.Operations()...)
+}
+
+// Codes lists every error code of the product: those that operations declare and those of the guard.
+func Codes() []op.Code {
+	return op.NewSet(nil, slog.New(slog.DiscardHandler), time.Now, Operations()...).Codes(access.AuthCodes()...)
+}
+
+// Open opens the data folder and builds the product. The context limits how long that may take.
+func Open(ctx context.Context, settings Settings, deps Deps) (s *Server, err error) {
+	if err := settings.prepareData(); err != nil {
+		return nil, err
+	}
+	s = &Server{Settings: settings, deps: deps}
+	if s.db, err = db.Open(ctx, db.Options{DSN: settings.DSN(), Log: deps.Log, VFS: deps.VFS}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.db.Close())
+		}
+	}()
+	secrets, err := settings.serverSecrets(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	s.access, err = access.Open(ctx, access.Options{
+		DB: s.db, Secrets: secrets, Dir: settings.Data, SecretFromEnv: settings.Secret != "", Now: deps.Now, Log: deps.Log, Prefix: settings.KeyPrefix,
+		Trusted: settings.Proxies(), Dev: settings.Dev, Register: settings.Register == "open", RegisterPlan: settings.RegisterPlan, AcceptRollback: settings.AcceptRollback,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.cues, err = cue.Open(ctx, cue.Options{
+		DB: s.db, Access: s.access, Log: deps.Log, Now: deps.Now, Lease: settings.Lease, UnclaimedAfter: settings.UnclaimedAfter, BareLeaseMax: settings.BareLeaseMax,
+		AllowHTTP: settings.Dev,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ops := operations(s, s.access, s.cues)
+	s.access.Serve(ops, s.cues)
+	s.meter = newMeter(s.access, deps.Now)
+	s.set = op.NewSet(s.meter, deps.Log, deps.Now, ops...)
+	s.handler = s.mount()
+	return s, nil
+}
+
+// serverSecrets reads the server secrets; a database without any gets a first one.
+func (s Settings) serverSecrets(ctx context.Context, d *db.DB) (access.ServerSecrets, error) {
+	if s.Secret != "" {
+		return access.ServerSecrets(s.Secret), nil
+	}
+	fresh := false
+	err := d.View(ctx, func(tx *db.Tx) error {
+		var n int64
+		err := tx.Row("SELECT count(*) FROM server_secrets").Scan(&n)
+		fresh = n == 0
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("look for server secrets: %w", err)
+	}
+	return access.ReadSecretFile(s.Data, fresh)
+}
+
+func (s *Server) mount() http.Handler {
+	docs := func(r *http.Request) string { return baseURL(r) + "/docs/errors" }
+	pages := helpPages()
+	pages["/metrics"], pages["/docs/help/style.css"] = s.metrics(), http.HandlerFunc(styleSheet)
+	h := rest.New(rest.Options{Set: s.set, Info: rest.Info{Title: "Unstuck", Version: Version}, DocsBase: docs, Log: s.deps.Log, Mount: pages})
+	if s.Dev {
+		return devGuard(h)
+	}
+	return h
+}
+
+var misdirected = op.Code{Status: 421, Name: "misdirected_request", Doc: "A server in development mode answers this machine only. Call it by a loopback name, without a proxy."}
+
+// baseURL is the server's address as the caller wrote it.
+func baseURL(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}
+
+// Handler answers every request; for tests and for whoever brings a listener of his own.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Access and Cues are the parts, for tests and for the local socket.
+func (s *Server) Access() *access.Access { return s.access }
+
+// Cues is the part that schedules work.
+func (s *Server) Cues() *cue.Cues { return s.cues }
+
+// Set is all operations behind their guard.
+func (s *Server) Set() *op.Set { return s.set }
+
+// Duties runs what goes on in the background until ctx ends, and then writes what memory still holds.
+func (s *Server) Duties(ctx context.Context) error {
+	done := make(chan error, 2)
+	go func() { done <- s.cues.Run(ctx) }()
+	go func() { done <- s.access.Run(ctx) }()
+	err := errors.Join(<-done, <-done)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Close ends the server after its duties have ended.
+func (s *Server) Close() error { return s.db.Close() }
+
+// noteStop remembers when the server stopped, for the next start.
+func (s *Server) noteStop(ctx context.Context) error {
+	return s.db.Update(ctx, func(tx *db.Tx) error {
+		at := op.TimeOf(s.deps.Now()).String()
+		_, err := tx.Exec("INSERT INTO settings (name, value) VALUES ('stopped_at', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value", at)
+		return err
+	})
+}
+
+func (s *Server) lastStop(ctx context.Context) (at time.Time) {
+	_ = s.db.View(ctx, func(tx *db.Tx) error { // without the note the line leaves it out
+		var text string
+		if err := tx.Row("SELECT value FROM settings WHERE name = 'stopped_at'").Scan(&text); err != nil {
+			return err
+		}
+		var err error
+		at, err = time.Parse(time.RFC3339, text)
+		return err
+	})
+	return at
+}
+
+func levelOf(name string) *slog.Level {
+	l := slog.LevelInfo
+	if err := l.UnmarshalText([]byte(strings.ToUpper(name))); err != nil {
+		return nil
+	}
+	return &l
+}
+
+// NewLog is the server's log: JSON lines, or readable ones on a terminal.
+func NewLog(w io.Writer, terminal bool, level string) *slog.Logger {
+	o := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if l := levelOf(level); l != nil {
+		o.Level = *l
+	}
+	if terminal {
+		o.Level = max(o.Level.Level(), slog.LevelWarn)
+		if level == "debug" {
+			o.Level = slog.LevelDebug
+		}
+		return slog.New(slog.NewTextHandler(w, o))
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}
+
+// short is a path as people write it: with ~ for the home folder.
+func short(path, home string) string {
+	if rest, err := filepath.Rel(home, path); err == nil && home != "" && !strings.HasPrefix(rest, "..") {
+		return "~" + string(os.PathSeparator) + rest
+	}
+	return path
+}

@@ -1,0 +1,164 @@
+// Package server opens, builds, mounts and runs the product: settings, first start, listeners, background duties, and an orderly
+// stop when its context ends.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Settings are everything that a server can be told. The tags are the only list of them: they make the flags, the page
+// docs/settings.md and `unstuck config`.
+//
+//	env      name in the environment
+//	flag     name on the command line of `unstuck serve`; none when it must not stand there
+//	default  what holds when nothing is said
+//	secret   the value is never printed
+type Settings struct {
+	Listen         string        `env:"UNSTUCK_LISTEN" flag:"listen" default:"127.0.0.1:8080" doc:"address and port to listen on; beyond loopback it must be said how keys are protected"`
+	Data           string        `env:"UNSTUCK_DATA" flag:"data" default:"~/.unstuck/server" doc:"folder of the database, the server secret and the local socket"`
+	Database       string        `env:"UNSTUCK_DATABASE" secret:"yes" doc:"postgres:// address; SQLite in the data folder when empty"`
+	Secret         string        `env:"UNSTUCK_SECRET" secret:"yes" doc:"numbered server secrets, newest last; the file <data>/secret when empty"`
+	KeyPrefix      string        `env:"UNSTUCK_KEY_PREFIX" flag:"key-prefix" default:"unstuck" doc:"what new keys begin with"`
+	AdminEmail     string        `env:"UNSTUCK_ADMIN_EMAIL" flag:"admin-email" default:"admin@example.com" doc:"e-mail address of the first admin"`
+	Register       string        `env:"UNSTUCK_REGISTER" flag:"register" default:"closed" doc:"open lets anybody sign up"`
+	RegisterPlan   string        `env:"UNSTUCK_REGISTER_PLAN" flag:"register-plan" default:"free" doc:"plan of those who sign up: free, pro, scale or self-hosted"`
+	Domain         string        `env:"UNSTUCK_DOMAIN" flag:"domain" doc:"public name; a certificate for it is got and renewed by ACME (ports 80 and 443)"`
+	TLSCert        string        `env:"UNSTUCK_TLS_CERT" flag:"tls-cert" doc:"file of your own certificate; read again when it changes"`
+	TLSKey         string        `env:"UNSTUCK_TLS_KEY" flag:"tls-key" doc:"file of the certificate's private key"`
+	TrustedProxies string        `env:"UNSTUCK_TRUSTED_PROXIES" flag:"trusted-proxies" doc:"CIDRs of proxies whose X-Forwarded-For counts, separated by commas; unix for a socket"`
+	PlainHTTP      bool          `env:"UNSTUCK_PLAIN_HTTP" flag:"plain-http" default:"false" doc:"listen beyond loopback without TLS, on a private network that you trust"`
+	Dev            bool          `flag:"dev" default:"false" doc:"development: sign-up open, loopback only, requests that come through a proxy or from another site refused"`
+	PrintFirstKey  bool          `flag:"print-first-key" default:"false" doc:"print the first key also when the output is no terminal"`
+	AcceptRollback bool          `flag:"accept-rollback" default:"false" doc:"start although the database is behind the audit log that was written down"`
+	LogLevel       string        `env:"UNSTUCK_LOG_LEVEL" flag:"log-level" default:"info" doc:"debug, info, warn or error"`
+	Lease          time.Duration `env:"UNSTUCK_LEASE" flag:"lease" default:"15m" doc:"how long a claim or a heartbeat holds an execution"`
+	UnclaimedAfter time.Duration `env:"UNSTUCK_UNCLAIMED_AFTER" flag:"unclaimed-after" default:"15m" doc:"an execution that nobody takes for so long is missed"`
+	BareLeaseMax   time.Duration `env:"UNSTUCK_BARE_LEASE_MAX" flag:"bare-lease-max" default:"2h" doc:"how long worker heartbeats renew a lease that was taken without a token"`
+}
+
+// Setting is one of the Settings, for whoever lists or reads them.
+type Setting struct {
+	Env, Flag, Default, Doc string
+	Secret                  bool
+	Kind                    reflect.Kind
+	field                   int
+}
+
+// AllSettings lists the settings in the order of their declaration.
+func AllSettings() []Setting {
+	t := reflect.TypeFor[Settings]()
+	out := make([]Setting, t.NumField())
+	for i := range out {
+		f := t.Field(i)
+		out[i] = Setting{f.Tag.Get("env"), f.Tag.Get("flag"), f.Tag.Get("default"), f.Tag.Get("doc"), f.Tag.Get("secret") != "", f.Type.Kind(), i}
+	}
+	return out
+}
+
+// ReadSettings reads settings: flags before environment before defaults. All faults are reported at once, each with what to write.
+func ReadSettings(env func(string) (string, bool), flags map[string]string, home string) (Settings, error) {
+	var s Settings
+	var faults []error
+	v := reflect.ValueOf(&s).Elem()
+	for _, o := range AllSettings() {
+		text, from := o.Default, "default"
+		if value, ok := env(o.Env); ok && o.Env != "" {
+			text, from = value, o.Env
+		}
+		if value, ok := flags[o.Flag]; ok && o.Flag != "" {
+			text, from = value, "--"+o.Flag
+		}
+		if err := set(v.Field(o.field), text); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", from, err))
+		}
+	}
+	if rest, ok := strings.CutPrefix(s.Data, "~/"); ok {
+		s.Data = filepath.Join(home, rest)
+	}
+	faults = append(faults, s.check()...)
+	return s, errors.Join(faults...)
+}
+
+func set(v reflect.Value, text string) error {
+	switch v.Interface().(type) {
+	case time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil || d <= 0 {
+			return fmt.Errorf("%q is no duration; write 15m or 90s", text)
+		}
+		v.SetInt(int64(d))
+	case bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+		v.SetBool(b)
+	default:
+		v.SetString(text)
+	}
+	return nil
+}
+
+// Get is the value of a setting as text.
+func (s Settings) Get(o Setting) string {
+	return fmt.Sprint(reflect.ValueOf(s).Field(o.field).Interface())
+}
+
+func (s Settings) check() []error {
+	var faults []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	fault(s.Register != "open" && s.Register != "closed", "UNSTUCK_REGISTER is %q; write open or closed", s.Register)
+	fault((s.TLSCert == "") != (s.TLSKey == ""), "UNSTUCK_TLS_CERT and UNSTUCK_TLS_KEY go together")
+	fault(s.Domain != "" && s.TLSCert != "", "UNSTUCK_DOMAIN gets a certificate by itself; leave UNSTUCK_TLS_CERT out, or the domain")
+	fault(!strings.Contains(s.AdminEmail, "@"), "UNSTUCK_ADMIN_EMAIL is %q, which is no e-mail address", s.AdminEmail)
+	fault(s.Database != "" && !strings.HasPrefix(s.Database, "postgres://") && !strings.HasPrefix(s.Database, "postgresql://"), "UNSTUCK_DATABASE must begin with postgres://; leave it out for SQLite")
+	fault(!prefixForm(s.KeyPrefix), "UNSTUCK_KEY_PREFIX is %q; write a letter and then up to 15 letters or digits, all lower-case", s.KeyPrefix)
+	fault(levelOf(s.LogLevel) == nil, "UNSTUCK_LOG_LEVEL is %q; write debug, info, warn or error", s.LogLevel)
+	if _, _, err := net.SplitHostPort(s.Listen); err != nil {
+		faults = append(faults, fmt.Errorf("UNSTUCK_LISTEN is %q; write an address and a port, such as 127.0.0.1:8080", s.Listen))
+	}
+	return faults
+}
+
+func prefixForm(s string) bool {
+	if len(s) == 0 || len(s) > 16 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
+
+// DSN is the database that the settings name.
+func (s Settings) DSN() string {
+	if s.Database != "" {
+		return s.Database
+	}
+	return filepath.Join(s.Data, "unstuck.db")
+}
+
+// Socket is the path of the local socket, for whoever may read the data folder.
+func (s Settings) Socket() string { return filepath.Join(s.Data, "local.sock") }
+
+// Proxies are the trusted proxies as a list.
+func (s Settings) Proxies() []string {
+	return strings.FieldsFunc(s.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// prepareData makes the data folder, readable by its owner only.
+func (s Settings) prepareData() error {
+	if err := os.MkdirAll(s.Data, 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	return nil
+}
