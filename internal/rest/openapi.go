@@ -1,0 +1,289 @@
+package rest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"unstuck/internal/op"
+)
+
+// Info says what the document describes. Title and Version are required.
+type Info struct {
+	Title       string
+	Version     string
+	Description string // Markdown
+	// Guard lists the codes that the guard of the set can answer. Those with 401 and 403 are shown for every operation that is not
+	// public, the others for every operation that counts against limits.
+	Guard []op.Code
+}
+
+// OpenAPI describes all operations of a set as an OpenAPI 3.1 document, the same bytes for the same set. Aliases of routes are
+// named in the text of their operation. Vendor fields: x-unstuck-needs of an operation is what its caller must hold, x-unstuck-codes
+// of a response the codes of errors that come with its status.
+func OpenAPI(set *op.Set, info Info) []byte {
+	doc := object{
+		{"openapi", "3.1.0"},
+		{"info", object{{"title", info.Title}, {"version", info.Version}}.with("description", info.Description)},
+		{"servers", []object{{{"url", "/"}}}},
+		{"tags", tags(set)},
+		{"paths", paths(set, info)},
+		{"components", object{
+			{"securitySchemes", object{{"key", object{{"type", "http"}, {"scheme", "bearer"}, {"description", "An API key: `Authorization: Bearer <key>`."}}}}},
+			{"headers", headers()},
+			{"schemas", object{{"Error", errorSchema()}}},
+		}},
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, op.Marshal(doc), "", "  "); err != nil {
+		panic("rest: cannot indent the OpenAPI document: " + err.Error())
+	}
+	return append(b.Bytes(), '\n')
+}
+
+// object is a JSON object whose members keep their order.
+type object []member
+
+type member struct {
+	name  string
+	value any
+}
+
+// MarshalJSON writes the members in their order.
+func (o object) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, m := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(op.Quote(m.name) + ":")
+		b.Write(op.Marshal(m.value))
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// with is o with one more member, unless text is empty.
+func (o object) with(name, text string) object {
+	if text == "" {
+		return o
+	}
+	return append(o, member{name, text})
+}
+
+func tags(set *op.Set) []object {
+	var out []object
+	seen := map[string]bool{}
+	for _, o := range set.All() {
+		if !seen[o.Noun()] {
+			out = append(out, object{{"name", o.Noun()}})
+		}
+		seen[o.Noun()] = true
+	}
+	return out
+}
+
+// paths groups the operations by path, in the order in which paths first occur.
+func paths(set *op.Set, info Info) object {
+	var out object
+	at := map[string]int{}
+	for _, o := range set.All() {
+		i, ok := at[o.Path()]
+		if !ok {
+			i = len(out)
+			at[o.Path()], out = i, append(out, member{o.Path(), object{}})
+		}
+		item := out[i].value.(object)
+		out[i].value = append(item, member{strings.ToLower(o.Method()), operation(o, info)})
+	}
+	return out
+}
+
+func operation(o *op.Operation, info Info) object {
+	out := object{{"operationId", o.Name}, {"tags", []string{o.Noun()}}, {"summary", o.Summary()}}
+	out = out.with("description", description(o))
+	if p := parameters(o); p != nil {
+		out = append(out, member{"parameters", p})
+	}
+	if s := o.BodySchema(); s != nil {
+		out = append(out, member{"requestBody", object{{"required", len(s.Required) > 0}, {"content", content(s)}}})
+	}
+	out = append(out, member{"responses", responses(o, info)}, member{"security", security(o)})
+	return out.with("x-unstuck-needs", o.Needs.String())
+}
+
+func description(o *op.Operation) string {
+	parts := []string{o.Description()}
+	if o.Needs != op.Public {
+		parts = append(parts, "Needs: "+o.Needs.String()+".")
+	}
+	if len(o.Aliases) > 0 {
+		parts = append(parts, "Also answers at `"+strings.Join(o.Aliases, "`, `")+"`.")
+	}
+	return strings.TrimSpace(strings.Join(parts, "\n\n"))
+}
+
+func security(o *op.Operation) []object {
+	if o.Needs == op.Public {
+		return []object{}
+	}
+	return []object{{{"key", []string{}}}}
+}
+
+func content(schema any) object {
+	return object{{"application/json", object{{"schema", schema}}}}
+}
+
+func parameters(o *op.Operation) []object {
+	var out []object
+	for _, f := range o.Fields() {
+		if f.In == op.InBody {
+			continue
+		}
+		schema := o.FieldSchema(f.Name)
+		schema.Description = "" // it stands on the parameter
+		p := object{{"name", f.Name}, {"in", string(f.In)}}.with("description", f.Doc)
+		out = append(out, append(p, member{"required", f.Required}, member{"schema", schema}))
+	}
+	if o.Confirm {
+		out = append(out, object{{"name", "X-Confirm-Destructive"}, {"in", "header"}, {"required", true},
+			{"description", "Says that the caller means it."}, {"schema", &jsonschema.Schema{Type: "string", Enum: []any{"true"}}}})
+	}
+	return out
+}
+
+// responses are the answer of success and those of all codes, grouped by status.
+func responses(o *op.Operation, info Info) object {
+	success := object{{"description", http.StatusText(o.Status)}, {"headers", headersOf(o, o.Status)}}
+	if s := o.OutSchema(); s != nil {
+		success = append(success, member{"content", content(s)})
+	}
+	out := object{{strconv.Itoa(o.Status), success}}
+	codes := codesOf(o, info)
+	for i := 0; i < len(codes); {
+		status, text, names := codes[i].Status, []string(nil), []string(nil)
+		for ; i < len(codes) && codes[i].Status == status; i++ {
+			text = append(text, fmt.Sprintf("* `%s`: %s", codes[i].Name, codes[i].Doc))
+			names = append(names, codes[i].Name)
+		}
+		out = append(out, member{strconv.Itoa(status), object{
+			{"description", strings.Join(text, "\n")},
+			{"headers", headersOf(o, status)},
+			{"content", content(ref("schemas", "Error"))},
+			{"x-unstuck-codes", names},
+		}})
+	}
+	return out
+}
+
+// codesOf are the codes that an operation can answer, its own, the guard's and the common ones, by status and name.
+func codesOf(o *op.Operation, info Info) []op.Code {
+	codes := slices.Clone(o.Errors)
+	for _, c := range info.Guard {
+		if refusal := c.Status == 401 || c.Status == 403; refusal && o.Needs != op.Public || !refusal && !o.Uncounted {
+			codes = append(codes, c)
+		}
+	}
+	inputs := len(o.Fields()) > 0
+	for c, can := range map[op.Code]bool{
+		op.InvalidJSON: takesJSON(o), op.TooLarge: takesJSON(o), op.ConfirmationGone: o.Confirm, op.ValidationError: inputs || takesJSON(o) && !o.Open,
+		op.Internal: true, op.Unavailable: true,
+	} {
+		if can {
+			codes = append(codes, c)
+		}
+	}
+	slices.SortFunc(codes, func(a, b op.Code) int {
+		if a.Status != b.Status {
+			return a.Status - b.Status
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return slices.CompactFunc(codes, func(a, b op.Code) bool { return a.Status == b.Status && a.Name == b.Name })
+}
+
+// takesJSON says whether the syntax of a body is looked at.
+func takesJSON(o *op.Operation) bool { return o.Method() != "GET" && o.Method() != "DELETE" }
+
+func ref(kind, name string) object {
+	return object{{"$ref", "#/components/" + kind + "/" + name}}
+}
+
+// headersOf are the headers of an operation's answers with this status.
+func headersOf(o *op.Operation, status int) object {
+	names := []string{"X-Request-Id"}
+	if !o.Uncounted && status != http.StatusRequestEntityTooLarge {
+		names = append(names, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+	}
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		names = append(names, "WWW-Authenticate")
+	case http.StatusTooManyRequests:
+		names = append(names, "Retry-After")
+	}
+	var out object
+	for _, n := range names {
+		out = append(out, member{n, ref("headers", n)})
+	}
+	return out
+}
+
+// headers describes the headers of answers (CueAPI wire contract 1.11 and 1.13; RFC 6750 section 3).
+func headers() object {
+	header := func(name, description string, schema *jsonschema.Schema) member {
+		return member{name, object{{"description", description}, {"schema", schema}}}
+	}
+	zero := 0.0
+	number := &jsonschema.Schema{Type: "integer", Minimum: &zero}
+	return object{
+		header("X-Request-Id", "Names this answer; quote it when you ask for help.", &jsonschema.Schema{Type: "string", Format: "uuid"}),
+		header("X-RateLimit-Limit", "Calls that the tightest limit allows in a minute.", number),
+		header("X-RateLimit-Remaining", "Calls that are left of them now.", number),
+		header("X-RateLimit-Reset", "When all of them are there again, in Unix seconds.", number),
+		header("Retry-After", "Seconds to wait.", number),
+		header("WWW-Authenticate", "What kind of key is wanted.", &jsonschema.Schema{Type: "string"}),
+	}
+}
+
+// errorSchema describes op.Error.Body.
+func errorSchema() *jsonschema.Schema {
+	text := func(doc string) *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Description: doc} }
+	violation := &jsonschema.Schema{
+		Type: "object", Required: []string{"field", "message"}, PropertyOrder: []string{"field", "message"},
+		Properties: map[string]*jsonschema.Schema{
+			"field": text("Where: body.schedule.cron, query.limit, …"), "message": text("What does not fit."),
+		},
+	}
+	inner := func() *jsonschema.Schema {
+		return &jsonschema.Schema{
+			Type: "object", Required: []string{"code", "message", "status"},
+			PropertyOrder: []string{"code", "message", "status", "details", "docs", "request_id"},
+			Properties: map[string]*jsonschema.Schema{
+				"code":       text("The kind of error: a promise, to be compared."),
+				"message":    text("What happened, for people."),
+				"status":     {Type: "integer", Description: "The HTTP status again."},
+				"details":    {Type: "array", Items: violation.CloneSchemas(), Description: "Every input that does not fit, with validation_error."},
+				"docs":       {Type: "string", Format: "uri", Description: "A page about this code."},
+				"request_id": text("The X-Request-Id of this answer."),
+			},
+		}
+	}
+	return &jsonschema.Schema{
+		Type: "object", Description: "Every error, in this form. Some codes add members of their own.",
+		Required: []string{"error", "detail"}, PropertyOrder: []string{"error", "detail"},
+		Properties: map[string]*jsonschema.Schema{
+			"error": inner(),
+			"detail": {
+				Type: "object", Description: "The same once more.", Required: []string{"error"},
+				Properties: map[string]*jsonschema.Schema{"error": inner()},
+			},
+		},
+	}
+}
