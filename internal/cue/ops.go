@@ -4,7 +4,7 @@ import "unstuck/internal/op"
 
 // Operations lists the whole outside of the package. It works on a nil-ish *Cues too: declaring touches nothing.
 func (c *Cues) Operations() []*op.Operation {
-	return append(c.cueOperations(), c.usageOperation())
+	return append(append(c.cueOperations(), c.executionOperations()...), c.usageOperation())
 }
 
 func (c *Cues) cueOperations() []*op.Operation {

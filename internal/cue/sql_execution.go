@@ -34,3 +34,129 @@ const (
 	sqlCounterGet    = `SELECT coalesce(sum(value), 0) FROM counters WHERE workspace_id = ?1 AND name = ?2`
 	sqlCounterDelete = `DELETE FROM counters WHERE workspace_id = ?1 AND name = ?2`
 )
+
+// Work that workers may take. Its conditions are a where.
+const (
+	workColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.status, e.task, octet_length(e.payload), e.scheduled_for, e.attempts`
+
+	sqlReady      = `SELECT ` + workColumns + executionsAndCues
+	sqlReadyOrder = ` ORDER BY e.scheduled_for, e.id LIMIT `
+	sqlReadyByID  = `SELECT ` + workColumns + executionsAndCues + `WHERE e.id IN @list(?1) AND e.` + ready + ` AND e.scheduled_for <= ?2`
+	sqlPayloads   = `SELECT id, payload FROM executions WHERE id IN @list(?1)`
+	sqlNextReady  = `SELECT scheduled_for FROM executions WHERE workspace_id = ?1 AND ` + ready + ` AND scheduled_for > ?2
+		ORDER BY scheduled_for LIMIT 1`
+
+	// sqlReadyTasks steps from one task to the next through the index, and finds the oldest of each.
+	sqlReadyTasks = `WITH RECURSIVE tasks (task) AS (
+			SELECT min(task) FROM executions WHERE workspace_id = ?1 AND ` + ready + `
+			UNION ALL
+			SELECT (SELECT min(x.task) FROM executions x WHERE x.workspace_id = ?1 AND x.` + ready + ` AND x.task > tasks.task)
+			FROM tasks WHERE tasks.task IS NOT NULL)
+		SELECT t.task, (SELECT min(e.scheduled_for) FROM executions e WHERE e.workspace_id = ?1 AND e.` + ready + ` AND e.task = t.task)
+		FROM (SELECT task FROM tasks WHERE task IS NOT NULL LIMIT ?2) AS t`
+)
+
+// Cues that a restricted key sees. sqlCueMatches is a condition of a where: the ids, names and ranges of names of one list.
+const (
+	sqlCueMatches = `(c.id IN @list(?) OR c.name IN @list(?) OR EXISTS (
+		SELECT 1 FROM @rows(low TEXT ?, high TEXT ?) AS p WHERE c.name >= p.low AND c.name < p.high))`
+	sqlCuesMatching = `SELECT c.id, c.name FROM cues c WHERE c.workspace_id = ?1 AND c.id IN @list(?2)
+		UNION SELECT c.id, c.name FROM cues c WHERE c.workspace_id = ?1 AND c.name IN @list(?3)
+		UNION SELECT c.id, c.name FROM @rows(low TEXT ?4, high TEXT ?5) AS p
+			JOIN cues c ON c.workspace_id = ?1 AND c.name >= p.low AND c.name < p.high
+		LIMIT ?6`
+)
+
+// Claims.
+const (
+	leaseColumns = workColumns + `, e.payload, e.lease_token, e.lease_until`
+
+	sqlLeasesOfRequest = `SELECT ` + leaseColumns + executionsAndCues + `WHERE e.claimed_key = ?1 AND e.claimed_worker = ?2
+		AND e.claim_request = ?3 AND e.status = 'delivering' AND e.lease_until > ?4 ORDER BY e.scheduled_for, e.id`
+	sqlClaim = `UPDATE executions SET status = 'delivering', attempts = attempts + 1, claimed_key = ?2, claimed_worker = ?3,
+		claimed_at = ?4, started_at = ?4, last_attempt_at = ?4, last_heartbeat = NULL, claim_request = ?5, lease_token = ?6,
+		lease_bare = ?7, lease_until = ?8, updated_at = ?4
+		WHERE id = ?1 AND ` + ready + ` RETURNING payload, attempts`
+	sqlGiveBack = `UPDATE executions SET status = 'pending', attempts = attempts - 1, claimed_key = '', claimed_worker = '',
+		claimed_at = NULL, started_at = NULL, claim_request = '', lease_token = '', lease_until = NULL, updated_at = ?3
+		WHERE id = ?1 AND lease_token = ?2 AND status = 'delivering'`
+)
+
+// Lists of executions; their conditions are a where.
+const (
+	sqlExecutions       = `SELECT ` + executionColumns + executionsAndCues
+	sqlExecutionsNewest = ` ORDER BY e.created_at DESC, e.id DESC`
+	sqlCounterOfCue     = `SELECT coalesce(sum(n.value), 0) FROM counters n JOIN cues c ON c.workspace_id = n.workspace_id
+		WHERE c.id = ?1 AND n.name = ?2`
+)
+
+// sqlExecutionsOldest counts, and finds the earliest claim, before, between and after the condition and the most to look at.
+var sqlExecutionsOldest = [3]string{
+	`SELECT count(*), min(f.claimed_at) FROM (SELECT e.claimed_at` + executionsAndCues,
+	` ORDER BY e.created_at, e.id LIMIT `,
+	`) AS f`,
+}
+
+// What claims, fencing and reports need to know of an execution.
+const (
+	heldColumns = `e.id, e.workspace_id, e.cue_id, c.name, c.schedule_type, e.status, e.attempts, e.claimed_key, e.claimed_worker,
+	e.lease_token, e.lease_bare, e.lease_until, e.last_heartbeat, e.verification, e.outcome_state, e.outcome_success, e.outcome,
+	e.evidence_count, e.created_at`
+
+	sqlHeldByID  = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id = ?1`
+	sqlHeldByIDs = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id IN @list(?1)`
+)
+
+// Reports and evidence.
+const (
+	sqlReport = `UPDATE executions SET status = ?2, delivered_at = ?3, error_message = coalesce(?4, error_message),
+		outcome_state = ?5, outcome_success = ?6, outcome = ?7, outcome_at = ?8, reported_by = ?9, unfenced = ?10,
+		evidence_count = 1, has_evidence = ?11, result_type = ?12, updated_at = ?8
+		WHERE id = ?1 AND outcome_state = ''`
+	sqlCuesRan = `UPDATE cues SET last_run = ?3, run_count = cues.run_count + r.n
+		FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
+
+	linkColumns       = `execution_id, version, at, key_id, what, body, hash`
+	sqlEvidenceAdd    = `INSERT INTO evidence (` + linkColumns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)`
+	sqlEvidenceFirst  = `SELECT body FROM evidence WHERE execution_id = ?1 AND version = 1`
+	sqlEvidenceLast   = `SELECT ` + linkColumns + ` FROM evidence WHERE execution_id = ?1 ORDER BY version DESC LIMIT 1`
+	sqlEvidenceAll    = `SELECT ` + linkColumns + ` FROM evidence WHERE execution_id = ?1 ORDER BY version`
+	sqlEvidenceJudged = `SELECT count(*) FROM evidence WHERE execution_id = ?1 AND what = 'verify'`
+	sqlEvidenceApply  = `UPDATE executions SET outcome = ?2, outcome_state = ?3, evidence_count = ?4, has_evidence = ?5,
+		result_type = ?6, updated_at = ?7 WHERE id = ?1`
+)
+
+// Heartbeats of executions, and of workers for leases that were taken without a token.
+const (
+	sqlHeartbeat = `UPDATE executions SET lease_until = ?2, last_heartbeat = ?3, lease_bare = ?4, updated_at = ?3 WHERE id = ?1`
+
+	sqlBareRenew = `UPDATE executions SET last_heartbeat = ?3, updated_at = ?3,
+			lease_until = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END
+		WHERE claimed_key = ?1 AND claimed_worker = ?2 AND status = 'delivering' AND lease_bare = 1
+			AND lease_until > ?3 AND lease_until < claimed_at + ?5 AND lease_until < ?4`
+)
+
+// Workers.
+const (
+	sqlWorkerSeen = `INSERT INTO workers (workspace_id, worker_id, key_id, handlers, last_heartbeat, registered_since)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+		ON CONFLICT (workspace_id, worker_id) DO UPDATE SET key_id = excluded.key_id, handlers = excluded.handlers,
+			last_heartbeat = excluded.last_heartbeat`
+	sqlWorkers = `SELECT worker_id, key_id, handlers, last_heartbeat, registered_since FROM workers WHERE workspace_id = ?1
+		ORDER BY last_heartbeat DESC, worker_id LIMIT ?2`
+	sqlWorkerDelete = `DELETE FROM workers WHERE workspace_id = ?1 AND worker_id = ?2`
+)
+
+// What the clock ends.
+const (
+	endingColumns = `e.id, e.workspace_id, e.cue_id, e.status, e.attempts, e.max_attempts, e.claimed_worker, e.created_at`
+
+	sqlLeasesOver = `SELECT ` + endingColumns + ` FROM executions e WHERE e.status = 'delivering' AND e.lease_until <= ?1
+		ORDER BY e.lease_until LIMIT ?2`
+	sqlUnclaimed = `SELECT ` + endingColumns + ` FROM executions e WHERE e.` + ready + ` AND e.ready_at <= ?1
+		ORDER BY e.ready_at LIMIT ?2`
+
+	sqlOfferAgain = `UPDATE executions SET status = 'pending', ready_at = ?2, claimed_key = '', claimed_worker = '', claimed_at = NULL,
+		claim_request = '', lease_until = NULL, started_at = NULL, error_message = ?3, updated_at = ?2 WHERE id = ?1`
+	sqlEndUnreported = `UPDATE executions SET status = ?2, error_message = ?3, updated_at = ?4 WHERE id = ?1`
+)

@@ -1,0 +1,330 @@
+package cue
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+const (
+	recheckEvery  = 50 * time.Millisecond // how often a call that waits looks whether its key still lives
+	batchPayloads = 8 << 20               // bytes of payload after which a batch claim ends early
+)
+
+// claim is one call for work, and what it got.
+type claim struct {
+	caller      *access.Caller
+	worker      string
+	request     string  // request_id; "" for none
+	id          string  // this execution only; "" for the oldest
+	task, agent *string // only of this task, for this agent; nil for any
+	most        int
+	bare        bool // the answer has the contract's shape: the client may not know tokens
+	waits       bool
+
+	taken   []lease
+	bytes   int
+	nextDue op.Time // when waiting work of the workspace next becomes due; 0 for none. Looked up for calls that wait in vain
+}
+
+// lease is one execution as it is handed to a worker.
+type lease struct {
+	work
+	payload string
+	token   string
+	until   op.Time
+}
+
+func (l *lease) scan(r scanner) error {
+	return r.Scan(&l.id, &l.workspace, &l.cueID, &l.cueName, &l.status, &l.task, &l.size, &l.scheduledFor, &l.attempts,
+		&l.payload, &l.token, &l.until)
+}
+
+// full says that the call has as much as it asked for, or as much as one answer should carry.
+func (cl *claim) full() bool { return len(cl.taken) >= cl.most || cl.bytes >= batchPayloads }
+
+func (cl *claim) add(l lease) {
+	cl.taken = append(cl.taken, l)
+	cl.bytes += l.size
+}
+
+// claim gets work for a call. It waits up to `wait` for some, and hands nothing over to a caller that has hung up or, after a
+// wait, to a key that has ended: that work is offered again at once. Only a caller that gave a request_id is expected to come
+// back for it.
+func (c *Cues) claim(ctx context.Context, cl *claim, wait time.Duration) error {
+	if err := cl.caller.CheckWorker(cl.worker); err != nil {
+		return err
+	}
+	err := c.claimOrWait(ctx, cl, wait)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil && wait > 0 {
+		err = cl.caller.Recheck()
+	}
+	if err != nil && len(cl.taken) > 0 && (cl.request == "" || ctx.Err() == nil) {
+		if back := c.giveBack(context.WithoutCancel(ctx), cl.taken); back != nil {
+			return fmt.Errorf("%w; and its work could not be offered again at once: %w", err, back)
+		}
+	}
+	return err
+}
+
+func (c *Cues) claimOrWait(ctx context.Context, cl *claim, wait time.Duration) error {
+	if wait <= 0 {
+		return c.claims.do(ctx, cl, c.take)
+	}
+	workspace := cl.caller.Workspace()
+	c.waiting.enter(workspace)
+	defer c.waiting.leave(workspace)
+	cl.waits = true
+	deadline := time.Now().Add(wait)
+	for {
+		bell := c.waiting.bell(workspace)
+		if err := c.claims.do(ctx, cl, c.take); err != nil || len(cl.taken) > 0 {
+			return err
+		}
+		if again, err := c.sleep(ctx, cl, bell, deadline); !again {
+			return err
+		}
+	}
+}
+
+// sleep waits until there may be work (true), or until the wait is over or must end.
+func (c *Cues) sleep(ctx context.Context, cl *claim, bell <-chan struct{}, deadline time.Time) (again bool, err error) {
+	for {
+		pause := min(time.Until(deadline), recheckEvery)
+		if pause <= 0 {
+			return false, nil
+		}
+		if cl.nextDue != 0 {
+			untilDue := time.Duration(cl.nextDue-c.now()) * time.Microsecond
+			pause = min(pause, max(untilDue, time.Millisecond))
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-bell:
+			again = true
+		case <-timer.C:
+			again = cl.nextDue != 0 && c.now() >= cl.nextDue
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		timer.Stop()
+		if err == nil {
+			err = cl.caller.Recheck()
+		}
+		if again || err != nil {
+			return again && err == nil, err
+		}
+	}
+}
+
+// take runs a batch of claims in one transaction, first come first served. It implements batch.
+func (c *Cues) take(ctx context.Context, claims []*claim) error {
+	return c.DB.Update(ctx, func(tx *db.Tx) error {
+		r := &round{c: c, tx: tx, now: c.now(), gone: map[string]bool{}, twins: map[*claim]*claim{}, sums: tally{}}
+		for _, cl := range claims {
+			cl.taken, cl.bytes, cl.nextDue = nil, 0, 0
+		}
+		claims := claims // those that are not yet served
+		for _, step := range []func([]*claim) ([]*claim, error){r.repeated, r.byID, r.oldest} {
+			var err error
+			if claims, err = step(claims); err != nil {
+				return err
+			}
+		}
+		for twin, first := range r.twins {
+			twin.taken = first.taken
+		}
+		return r.sums.save(tx)
+	})
+}
+
+// round is one transaction of claims.
+type round struct {
+	c     *Cues
+	tx    *db.Tx
+	now   op.Time
+	gone  map[string]bool   // executions given out in this round
+	twins map[*claim]*claim // calls that repeat another one of the same round
+	sums  tally
+}
+
+// give hands an execution to a call.
+func (r *round) give(cl *claim, w work) error {
+	l := lease{work: w, token: rand.Text(), until: r.c.leaseEnd(r.now)}
+	err := r.tx.Row(sqlClaim, w.id, cl.caller.KeyID(), cl.worker, r.now, cl.request, l.token, cl.bare, l.until).
+		Scan(&l.payload, &l.attempts)
+	if err != nil { // no row: somebody else had it, which the isolation of transactions excludes
+		return fmt.Errorf("claim execution %s: %w", w.id, err)
+	}
+	r.gone[w.id] = true
+	r.sums.moved(w.workspace, w.status, statusDelivering)
+	cl.add(l)
+	return nil
+}
+
+// leaseEnd is when a lease ends that is taken or renewed now.
+func (c *Cues) leaseEnd(now op.Time) op.Time { return in(now, c.Lease) }
+
+// repeated answers calls whose request_id was served before, while its leases live, with what they were given then. Two such
+// calls in one round are one.
+func (r *round) repeated(claims []*claim) (rest []*claim, err error) {
+	type request struct{ key, worker, id string }
+	first := map[request]*claim{}
+	for _, cl := range claims {
+		if cl.request == "" {
+			rest = append(rest, cl)
+			continue
+		}
+		q := request{cl.caller.KeyID(), cl.worker, cl.request}
+		if first[q] != nil {
+			r.twins[cl] = first[q]
+			continue
+		}
+		first[q] = cl
+		rows, err := r.tx.Query(sqlLeasesOfRequest, q.key, q.worker, q.id, r.now)
+		held, err := scanAll(rows, err, (*lease).scan)
+		if err != nil {
+			return nil, fmt.Errorf("look for the claims of a repeated request: %w", err)
+		}
+		for _, l := range held {
+			if cl.caller.SeesCue(l.cueID, l.cueName) {
+				cl.add(l)
+			}
+		}
+		if len(held) == 0 {
+			rest = append(rest, cl)
+		}
+	}
+	return rest, nil
+}
+
+// byID serves the calls that want one certain execution.
+func (r *round) byID(claims []*claim) (rest []*claim, err error) {
+	var wanted []*claim
+	var ids []string
+	for _, cl := range claims {
+		if cl.id == "" {
+			rest = append(rest, cl)
+			continue
+		}
+		wanted, ids = append(wanted, cl), append(ids, cl.id)
+	}
+	if len(wanted) == 0 {
+		return rest, nil
+	}
+	rows, err := r.tx.Query(sqlReadyByID, ids, r.now)
+	found, err := scanAll(rows, err, (*work).scan)
+	if err != nil {
+		return nil, fmt.Errorf("look for the executions to claim: %w", err)
+	}
+	byID := map[string]work{}
+	for _, w := range found {
+		byID[w.id] = w
+	}
+	for _, cl := range wanted {
+		w, ok := byID[cl.id]
+		if !ok || r.gone[w.id] || w.workspace != cl.caller.Workspace() || !cl.caller.SeesCue(w.cueID, w.cueName) {
+			continue
+		}
+		if err := r.give(cl, w); err != nil {
+			return nil, err
+		}
+	}
+	return rest, nil
+}
+
+// oldest serves the calls that want the oldest work that they may have. Calls that want the same share one look.
+func (r *round) oldest(claims []*claim) (rest []*claim, err error) {
+	var order []readyQuery
+	groups := map[readyQuery][]*claim{}
+	for _, cl := range claims {
+		q := readyQueryOf(cl.caller, cl.task, cl.agent)
+		if groups[q] == nil {
+			order = append(order, q)
+		}
+		groups[q] = append(groups[q], cl)
+	}
+	for _, q := range order {
+		if err := r.serve(q, groups[q]); err != nil {
+			return nil, fmt.Errorf("look for work: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+// serve gives the work that a query finds to the calls that asked for it, in their order.
+func (r *round) serve(q readyQuery, claims []*claim) error {
+	most := len(r.gone) // those may be found once more
+	for _, cl := range claims {
+		most += cl.most
+	}
+	found, err := q.find(r.tx, claims[0].caller, r.now, most)
+	if err != nil {
+		return err
+	}
+	waiting := claims
+	for _, w := range found {
+		for len(waiting) > 0 && waiting[0].full() {
+			waiting = waiting[1:]
+		}
+		if len(waiting) == 0 {
+			break
+		}
+		if r.gone[w.id] {
+			continue
+		}
+		if err := r.give(waiting[0], w); err != nil {
+			return err
+		}
+	}
+	return r.lookAhead(q.workspace, claims)
+}
+
+// lookAhead tells the calls that wait in vain when there is next something to do.
+func (r *round) lookAhead(workspace string, claims []*claim) error {
+	var next op.Time
+	for _, cl := range claims {
+		if !cl.waits || len(cl.taken) > 0 {
+			continue
+		}
+		if next == 0 {
+			err := r.tx.Row(sqlNextReady, workspace, r.now).Scan(&next)
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		cl.nextDue = next
+	}
+	return nil
+}
+
+// giveBack offers work again that was claimed but cannot be handed over; the attempt does not count.
+func (c *Cues) giveBack(ctx context.Context, leases []lease) error {
+	return c.DB.Update(ctx, func(tx *db.Tx) error {
+		sums := tally{}
+		for _, l := range leases {
+			n, err := tx.Exec(sqlGiveBack, l.id, l.token, c.now())
+			if err != nil {
+				return fmt.Errorf("give an execution back: %w", err)
+			}
+			if n > 0 {
+				sums.moved(l.workspace, statusDelivering, statusPending)
+				tx.AfterCommit(func() { c.wake(l.workspace) })
+			}
+		}
+		return sums.save(tx)
+	})
+}

@@ -1,0 +1,165 @@
+package cue
+
+import (
+	"context"
+	"time"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// claimableMost is how many executions one look at claimable work shows (CueAPI wire contract 2.4).
+const claimableMost = 50
+
+type claimableInput struct {
+	Task  op.Opt[string] `json:"task" doc:"only of this task, a member of the payload; without it the tasks take turns"`
+	Agent op.Opt[string] `json:"agent" doc:"only for this agent, a member of the payload"`
+}
+
+type claimableItem struct {
+	ExecutionID  string    `json:"execution_id"`
+	CueID        string    `json:"cue_id"`
+	CueName      string    `json:"cue_name"`
+	Task         *string   `json:"task"`
+	ScheduledFor op.Time   `json:"scheduled_for"`
+	Payload      op.Object `json:"payload"`
+	Attempt      int64     `json:"attempt" doc:"attempts so far"`
+}
+
+type claimableList struct {
+	Executions []claimableItem `json:"executions"`
+}
+
+// claimable lists what may be claimed now. It claims nothing.
+func (c *Cues) claimable(ctx context.Context, in claimableInput) (out claimableList, err error) {
+	caller, now := c.caller(ctx), c.now()
+	q := readyQueryOf(caller, optional(in.Task), optional(in.Agent))
+	look := q.find
+	if q.anyTask {
+		look = q.inTurn
+	}
+	err = c.DB.View(ctx, func(tx *db.Tx) error {
+		found, err := look(tx, caller, now, claimableMost)
+		if err != nil {
+			return err
+		}
+		payloads, err := payloadsOf(tx, found)
+		if err != nil {
+			return err
+		}
+		out = claimableList{Executions: make([]claimableItem, len(found))}
+		for i, w := range found {
+			out.Executions[i] = claimableItem{
+				ExecutionID: w.id, CueID: w.cueID, CueName: w.cueName, Task: orNil(w.task), ScheduledFor: w.scheduledFor,
+				Payload: op.Object(payloads[w.id]), Attempt: w.attempts,
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// optional is a pointer to a present text, else nil. An empty one counts as absent.
+func optional(o op.Opt[string]) *string { return orNil(o.Val) }
+
+type claimInput struct {
+	WorkerID  string         `json:"worker_id" min:"1" max:"255" doc:"who will do the work"`
+	Max       op.Opt[int64]  `json:"max" min:"1" max:"100" doc:"take up to so many; the answer then is a list, possibly empty"`
+	Wait      op.Opt[int64]  `json:"wait" min:"0" max:"30" doc:"wait up to so many seconds for work"`
+	Task      op.Opt[string] `json:"task" doc:"only of this task"`
+	Agent     op.Opt[string] `json:"agent" doc:"only for this agent"`
+	RequestID op.Opt[string] `json:"request_id" min:"1" max:"255" doc:"repeat the call with the same id to get the same executions again, while their leases live"`
+}
+
+// claimedItem is one execution that was taken.
+type claimedItem struct {
+	ExecutionID  string    `json:"execution_id"`
+	CueID        string    `json:"cue_id"`
+	CueName      string    `json:"cue_name"`
+	Task         *string   `json:"task"`
+	ScheduledFor op.Time   `json:"scheduled_for"`
+	Payload      op.Object `json:"payload"`
+	Attempt      int64     `json:"attempt" doc:"1 for the first"`
+	LeaseToken   string    `json:"lease_token" doc:"send it with the heartbeats and the outcome of this execution"`
+	LeaseUntil   op.Time   `json:"lease_until" doc:"report or send a heartbeat before"`
+}
+
+func (l *lease) item() claimedItem {
+	return claimedItem{
+		ExecutionID: l.id, CueID: l.cueID, CueName: l.cueName, Task: orNil(l.task), ScheduledFor: l.scheduledFor,
+		Payload: op.Object(l.payload), Attempt: l.attempts, LeaseToken: l.token, LeaseUntil: l.until,
+	}
+}
+
+// claimedOne is the contract's answer to a claim, and what its clients otherwise have to ask for.
+type claimedOne struct {
+	Claimed      bool  `json:"claimed"`
+	LeaseSeconds int64 `json:"lease_seconds"`
+	claimedItem
+}
+
+func (c *Cues) one(l *lease) claimedOne {
+	return claimedOne{Claimed: true, LeaseSeconds: int64(c.Lease / time.Second), claimedItem: l.item()}
+}
+
+// claimOutput has either shape: with `max` the list alone, without it all the rest.
+type claimOutput struct {
+	Claimed      bool           `json:"claimed,omitempty" doc:"without max: true"`
+	LeaseSeconds int64          `json:"lease_seconds,omitempty"`
+	ExecutionID  string         `json:"execution_id,omitempty"`
+	CueID        string         `json:"cue_id,omitempty"`
+	CueName      *string        `json:"cue_name,omitempty"`
+	Task         **string       `json:"task,omitempty"`
+	ScheduledFor *op.Time       `json:"scheduled_for,omitempty"`
+	Payload      op.Object      `json:"payload,omitempty"`
+	Attempt      int64          `json:"attempt,omitempty"`
+	LeaseToken   string         `json:"lease_token,omitempty" doc:"send it with the heartbeats and the outcome of this execution"`
+	LeaseUntil   *op.Time       `json:"lease_until,omitempty"`
+	Executions   *[]claimedItem `json:"executions,omitempty" doc:"with max: what was taken, possibly nothing"`
+}
+
+func (o claimedOne) output() claimOutput {
+	return claimOutput{
+		Claimed: o.Claimed, LeaseSeconds: o.LeaseSeconds, ExecutionID: o.ExecutionID, CueID: o.CueID, CueName: &o.CueName, Task: &o.Task,
+		ScheduledFor: &o.ScheduledFor, Payload: o.Payload, Attempt: o.Attempt, LeaseToken: o.LeaseToken, LeaseUntil: &o.LeaseUntil,
+	}
+}
+
+// claimOldest takes the oldest work that there is: one execution in the contract's shape, or up to `max`.
+func (c *Cues) claimOldest(ctx context.Context, in claimInput) (claimOutput, error) {
+	cl := &claim{
+		caller: c.caller(ctx), worker: in.WorkerID, request: in.RequestID.Val, task: optional(in.Task), agent: optional(in.Agent),
+		most: int(in.Max.Or(1)), bare: !in.Max.Set,
+	}
+	if err := c.claim(ctx, cl, time.Duration(in.Wait.Val)*time.Second); err != nil {
+		return claimOutput{}, err
+	}
+	if in.Max.Set {
+		items := make([]claimedItem, len(cl.taken))
+		for i := range cl.taken {
+			items[i] = cl.taken[i].item()
+		}
+		return claimOutput{Executions: &items}, nil
+	}
+	if len(cl.taken) == 0 {
+		return claimOutput{}, ClaimFailed.Msg("No executions available for claiming")
+	}
+	return c.one(&cl.taken[0]).output(), nil
+}
+
+type claimOneInput struct {
+	ID       string `json:"id" doc:"id of the execution"`
+	WorkerID string `json:"worker_id" min:"1" max:"255" doc:"who will do the work"`
+}
+
+// claimByID takes one certain execution. Why it cannot be taken is not told, as in the contract.
+func (c *Cues) claimByID(ctx context.Context, in claimOneInput) (claimedOne, error) {
+	cl := &claim{caller: c.caller(ctx), worker: in.WorkerID, id: in.ID, most: 1, bare: true}
+	if err := c.claim(ctx, cl, 0); err != nil {
+		return claimedOne{}, err
+	}
+	if len(cl.taken) == 0 {
+		return claimedOne{}, ClaimFailed.Msg("Execution not available for claiming")
+	}
+	return c.one(&cl.taken[0]), nil
+}

@@ -1,0 +1,316 @@
+package cue
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// executionObject is an execution on the wire: the fields of the CueAPI wire contract 2.4, those that its clients look for (10.2,
+// 12), and ours.
+type executionObject struct {
+	ID            string         `json:"id"`
+	CueID         string         `json:"cue_id"`
+	ScheduledFor  op.Time        `json:"scheduled_for"`
+	Status        string         `json:"status" doc:"pending, delivering, retry_ready, success, failed or missed"`
+	HTTPStatus    *int64         `json:"http_status" doc:"null for work that workers take"`
+	Attempts      int64          `json:"attempts" doc:"how often it was claimed"`
+	ErrorMessage  *string        `json:"error_message"`
+	StartedAt     *op.Time       `json:"started_at"`
+	DeliveredAt   *op.Time       `json:"delivered_at" doc:"when it was reported as a success"`
+	LastAttemptAt *op.Time       `json:"last_attempt_at"`
+	Outcome       *outcomeObject `json:"outcome" doc:"null until it is reported"`
+	CreatedAt     op.Time        `json:"created_at"`
+	UpdatedAt     op.Time        `json:"updated_at"`
+
+	OutcomeState    *string   `json:"outcome_state"`
+	TriggeredBy     string    `json:"triggered_by" doc:"scheduled, manual_fire or replay"`
+	ClaimedByWorker *string   `json:"claimed_by_worker"`
+	ClaimedAt       *op.Time  `json:"claimed_at"`
+	LastHeartbeatAt *op.Time  `json:"last_heartbeat_at"`
+	NextRetry       *op.Time  `json:"next_retry" doc:"null for work that workers take: it is offered again at once"`
+	Payload         op.Object `json:"payload" doc:"as it was when the execution was fired"`
+
+	CueName          string   `json:"cue_name"`
+	Task             *string  `json:"task"`
+	MaxAttempts      int64    `json:"max_attempts"`
+	LeaseUntil       *op.Time `json:"lease_until" doc:"while a worker holds it"`
+	FiredBy          *string  `json:"fired_by" doc:"id of the key; null when the schedule did"`
+	ClaimedByKey     *string  `json:"claimed_by_key"`
+	ReportedBy       *string  `json:"reported_by" doc:"id of the key"`
+	Unfenced         bool     `json:"unfenced" doc:"the outcome came without a lease token: workers that share a key could not be told apart"`
+	ReplayedFrom     *string  `json:"replayed_from"`
+	EvidenceVersions int64    `json:"evidence_versions"`
+}
+
+// object is the execution as it goes out.
+func (e *execution) object() (executionObject, error) {
+	o := executionObject{
+		ID: e.id, CueID: e.cueID, ScheduledFor: e.scheduledFor, Status: e.status, HTTPStatus: e.httpStatus, Attempts: e.attempts,
+		ErrorMessage: e.errorMessage, StartedAt: e.startedAt, DeliveredAt: e.deliveredAt, LastAttemptAt: e.lastAttemptAt,
+		CreatedAt: e.createdAt, UpdatedAt: e.updatedAt, OutcomeState: orNil(e.outcomeState), TriggeredBy: e.triggeredBy,
+		ClaimedByWorker: orNil(e.claimedWorker), ClaimedAt: e.claimedAt, LastHeartbeatAt: e.lastHeartbeat, Payload: op.Object(e.payload),
+		CueName: e.cueName, Task: orNil(e.task), MaxAttempts: e.maxAttempts, FiredBy: orNil(e.firedBy), ClaimedByKey: orNil(e.claimedKey),
+		ReportedBy: orNil(e.reportedBy), Unfenced: e.unfenced, ReplayedFrom: orNil(e.replayedFrom), EvidenceVersions: e.evidenceCount,
+	}
+	if e.status == statusDelivering {
+		o.LeaseUntil = e.leaseUntil
+	}
+	if e.outcome == "" {
+		return o, nil
+	}
+	var r outcomeRecord
+	err := json.Unmarshal([]byte(e.outcome), &r)
+	if err == nil {
+		o.Outcome, err = r.object()
+	}
+	if err != nil {
+		return o, fmt.Errorf("read the outcome of execution %s: %w", e.id, err)
+	}
+	return o, nil
+}
+
+func objects(es []execution) ([]executionObject, error) {
+	out := make([]executionObject, len(es))
+	for i := range es {
+		var err error
+		if out[i], err = es[i].object(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// executionsOfCue is one page of a cue's executions, newest first, and how many there are.
+func executionsOfCue(tx *db.Tx, cueID string, limit, offset int64) ([]executionObject, int64, error) {
+	w := &where{}
+	w.and("e.cue_id = ?", cueID)
+	es, err := newest(tx, w, limit, offset)
+	if err != nil {
+		return nil, 0, err
+	}
+	var total int64
+	if err := tx.Row(sqlCounterOfCue, cueID, countCue(cueID)).Scan(&total); err != nil {
+		return nil, 0, fmt.Errorf("read the total of a cue: %w", err)
+	}
+	list, err := objects(es)
+	return list, total, err
+}
+
+// newest reads one page of the executions that meet a condition.
+func newest(tx *db.Tx, w *where, limit, offset int64) ([]execution, error) {
+	q := *w
+	rows, err := tx.Query(sqlExecutions+q.String()+sqlExecutionsNewest+" LIMIT "+q.arg(limit)+" OFFSET "+q.arg(offset), q.args...)
+	es, err := scanAll(rows, err, (*execution).scan)
+	if err != nil {
+		return nil, fmt.Errorf("list executions: %w", err)
+	}
+	return es, nil
+}
+
+// loadExecution reads an execution that the caller may see; otherwise the answer is 404 execution_not_found.
+func loadExecution(tx *db.Tx, caller *access.Caller, id string) (*execution, error) {
+	e := &execution{}
+	err := e.scan(tx.Row(sqlExecutions+" WHERE e.id = ?1", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, noExecution()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read execution %s: %w", id, err)
+	}
+	if e.workspace != caller.Workspace() || !caller.SeesCue(e.cueID, e.cueName) {
+		return nil, noExecution()
+	}
+	return e, nil
+}
+
+type executionID struct {
+	ID string `json:"id" doc:"id of the execution"`
+}
+
+func (c *Cues) getExecution(ctx context.Context, in executionID) (out executionObject, err error) {
+	err = c.DB.View(ctx, func(tx *db.Tx) error {
+		e, err := loadExecution(tx, c.caller(ctx), in.ID)
+		if err != nil {
+			return err
+		}
+		out, err = e.object()
+		return err
+	})
+	return out, err
+}
+
+type executionListInput struct {
+	CueID        op.Opt[string] `json:"cue_id" doc:"only of this cue"`
+	Status       op.Opt[string] `json:"status" doc:"only with this status"`
+	StatusIn     op.Opt[string] `json:"status__in" doc:"only with one of these statuses, separated by commas"`
+	WorkerID     op.Opt[string] `json:"worker_id" doc:"only those claimed by this worker"`
+	OutcomeState op.Opt[string] `json:"outcome_state"`
+	HasEvidence  op.Opt[bool]   `json:"has_evidence"`
+	ResultType   op.Opt[string] `json:"result_type"`
+	TriggeredBy  op.Opt[string] `json:"triggered_by" doc:"scheduled, manual_fire or replay"`
+	Key          op.Opt[string] `json:"key" doc:"only those fired, claimed or reported by this key; its id"`
+	Limit        int64          `json:"limit" default:"20" min:"1" max:"100"`
+	Offset       int64          `json:"offset" default:"0" min:"0" max:"10000"`
+	Cursor       op.Opt[string] `json:"cursor" doc:"next_cursor of the page before; reaches further than offset"`
+}
+
+type executionList struct {
+	Executions      []executionObject `json:"executions"`
+	Total           int64             `json:"total" doc:"exact without a filter, by cue_id and by status; with other filters at most 10000"`
+	Limit           int64             `json:"limit"`
+	Offset          int64             `json:"offset"`
+	HasMore         bool              `json:"has_more"`
+	OldestClaimedAt *op.OffsetTime    `json:"oldest_claimed_at" doc:"the earliest claim of all that the filter lets through; of the oldest 10000 when they are more"`
+	NextCursor      *string           `json:"next_cursor" doc:"null on the last page"`
+}
+
+// listExecutions shows executions, newest first.
+func (c *Cues) listExecutions(ctx context.Context, in executionListInput) (out executionList, err error) {
+	statuses, err := in.statuses()
+	if err != nil {
+		return out, err
+	}
+	caller := c.caller(ctx)
+	all := in.where(caller, statuses)
+	page := *all
+	if in.Cursor.Set {
+		at, id, err := readCursor(in.Cursor.Val)
+		if err != nil {
+			return out, err
+		}
+		page.and("(e.created_at, e.id) < (?, ?)", at, id)
+	}
+	err = c.DB.View(ctx, func(tx *db.Tx) error {
+		es, err := newest(tx, &page, in.Limit+1, in.Offset)
+		if err != nil {
+			return err
+		}
+		out = executionList{Limit: in.Limit, Offset: in.Offset, HasMore: int64(len(es)) > in.Limit}
+		if out.HasMore {
+			es = es[:in.Limit]
+			last := es[len(es)-1]
+			out.NextCursor = ptr(writeCursor(last.createdAt, last.id))
+		}
+		if out.Executions, err = objects(es); err != nil {
+			return err
+		}
+		return in.totals(tx, caller, all, statuses, &out)
+	})
+	return out, err
+}
+
+// statuses are those that the caller asks for; nil for any.
+func (in *executionListInput) statuses() ([]string, error) {
+	switch {
+	case in.Status.Set && in.StatusIn.Set:
+		return nil, ConflictingFilters.Msg("Pass either `status` or `status__in`, not both.")
+	case in.Status.Set:
+		return []string{in.Status.Val}, nil
+	case !in.StatusIn.Set:
+		return nil, nil
+	}
+	var out []string
+	for _, s := range strings.Split(in.StatusIn.Val, ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 {
+		return nil, InvalidStatusIn.Msg("`status__in` must contain at least one status.")
+	}
+	return out, nil
+}
+
+func (in *executionListInput) where(caller *access.Caller, statuses []string) *where {
+	w := &where{}
+	w.and("e.workspace_id = ?", caller.Workspace())
+	w.seen(cueFilter(caller))
+	if len(statuses) == 1 {
+		w.and("e.status = ?", statuses[0])
+	} else if statuses != nil {
+		w.and("e.status IN @list(?)", statuses)
+	}
+	for _, f := range []struct {
+		op.Opt[string]
+		cond string
+	}{
+		{in.CueID, "e.cue_id = ?"},
+		{in.WorkerID, "e.claimed_worker = ? AND e.claimed_worker <> ''"},
+		{in.OutcomeState, "e.outcome_state = ? AND e.outcome_state <> ''"},
+		{in.ResultType, "e.result_type = ? AND e.result_type <> ''"},
+		{in.TriggeredBy, "e.triggered_by = ?"},
+	} {
+		if f.Set {
+			w.and(f.cond, f.Val)
+		}
+	}
+	if in.HasEvidence.Set {
+		w.and("e.has_evidence = ?", in.HasEvidence.Val)
+	}
+	if k := in.Key; k.Set {
+		w.and("(e.fired_by = ? OR e.claimed_key = ? OR e.reported_by = ?)", k.Val, k.Val, k.Val)
+	}
+	return w
+}
+
+// totals counts what the filter lets through and finds its earliest claim.
+func (in *executionListInput) totals(tx *db.Tx, caller *access.Caller, w *where, statuses []string, out *executionList) error {
+	q := *w
+	query := sqlExecutionsOldest[0] + q.String() + sqlExecutionsOldest[1] + q.arg(countMost) + sqlExecutionsOldest[2]
+	if err := tx.Row(query, q.args...).Scan(&out.Total, &out.OldestClaimedAt); err != nil {
+		return fmt.Errorf("count executions: %w", err)
+	}
+	names := in.counters(caller, statuses)
+	if out.Total < countMost || names == nil {
+		return nil
+	}
+	if err := tx.Row(sqlCountersSum, caller.Workspace(), names).Scan(&out.Total); err != nil {
+		return fmt.Errorf("read the total of executions: %w", err)
+	}
+	return nil
+}
+
+// counters are those whose sum is the exact total; nil when none keep it.
+func (in *executionListInput) counters(caller *access.Caller, statuses []string) []string {
+	other := in.WorkerID.Set || in.OutcomeState.Set || in.HasEvidence.Set || in.ResultType.Set || in.TriggeredBy.Set || in.Key.Set
+	switch {
+	case other || in.CueID.Set && statuses != nil:
+		return nil
+	case in.CueID.Set: // the page has found it, or there is nothing to count
+		return []string{countCue(in.CueID.Val)}
+	case cueFilter(caller) != nil:
+		return nil
+	case statuses == nil:
+		return []string{countAll}
+	}
+	names := make([]string, len(statuses))
+	for i, s := range statuses {
+		names[i] = countStatus(s)
+	}
+	return names
+}
+
+// writeCursor names the last execution of a page; the next page begins after it.
+func writeCursor(at op.Time, id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(int64(at), 10) + " " + id))
+}
+
+func readCursor(s string) (at op.Time, id string, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	number, id, ok := strings.Cut(string(b), " ")
+	n, bad := strconv.ParseInt(number, 10, 64)
+	if err != nil || bad != nil || !ok || strings.ToValidUTF8(id, "") != id || strings.IndexByte(id, 0) >= 0 {
+		return 0, "", op.Invalid("query.cursor", "Input should be the next_cursor of a page")
+	}
+	return op.Time(n), id, nil
+}

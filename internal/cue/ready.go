@@ -1,0 +1,208 @@
+package cue
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// fewCues is how many cues a restricted key may see for its work to be looked up cue by cue, each by its own index. A key that
+// sees more finds its work soon when all work of the workspace is read from the oldest on.
+const fewCues = 32
+
+// readyQuery says what work a call would take. Calls with equal queries find the same.
+type readyQuery struct {
+	workspace  string
+	task       string
+	anyTask    bool
+	agent      string // "" for any
+	restricted string // id of the key, when its restrictions hide some cues
+}
+
+func readyQueryOf(caller *access.Caller, task, agent *string) readyQuery {
+	q := readyQuery{workspace: caller.Workspace(), anyTask: task == nil}
+	if task != nil {
+		q.task = *task
+	}
+	if agent != nil {
+		q.agent = *agent
+	}
+	if cueFilter(caller) != nil {
+		q.restricted = caller.KeyID()
+	}
+	return q
+}
+
+// work is an execution that is due and free, without its payload.
+type work struct {
+	id, workspace, cueID, cueName string
+	status                        string
+	task                          string
+	size                          int // of the payload, in bytes
+	scheduledFor                  op.Time
+	attempts                      int64
+}
+
+func (w *work) scan(r scanner) error {
+	return r.Scan(&w.id, &w.workspace, &w.cueID, &w.cueName, &w.status, &w.task, &w.size, &w.scheduledFor, &w.attempts)
+}
+
+// find returns up to `most` executions that are due and free, oldest first.
+func (q readyQuery) find(tx *db.Tx, caller *access.Caller, now op.Time, most int) ([]work, error) {
+	if q.restricted == "" {
+		return q.walk(tx, nil, now, most)
+	}
+	found, err := q.ofVisible(tx, caller, now, most)
+	return found[:min(len(found), most)], err
+}
+
+// ofVisible returns executions of the cues that a restricted caller sees, oldest first: the oldest `most` of them, and perhaps
+// more.
+func (q readyQuery) ofVisible(tx *db.Tx, caller *access.Caller, now op.Time, most int) ([]work, error) {
+	cues, few, err := visibleCues(tx, caller)
+	if err != nil {
+		return nil, err
+	}
+	if !few {
+		return q.walk(tx, cueFilter(caller), now, most)
+	}
+	var found []work
+	for _, id := range cues {
+		w := &where{}
+		w.and("e.cue_id = ?", id)
+		more, err := q.run(tx, w, now, most)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	slices.SortFunc(found, older)
+	return found, nil
+}
+
+// walk reads the workspace's work from the oldest on.
+func (q readyQuery) walk(tx *db.Tx, filter [][]access.Pattern, now op.Time, most int) ([]work, error) {
+	w := &where{}
+	w.and("e.workspace_id = ?", q.workspace)
+	w.seen(filter)
+	return q.run(tx, w, now, most)
+}
+
+func (q readyQuery) run(tx *db.Tx, w *where, now op.Time, most int) ([]work, error) {
+	if !q.anyTask {
+		w.and("e.task = ?", q.task)
+	}
+	if q.agent != "" {
+		w.and("e.agent = ? AND e.agent <> ''", q.agent)
+	}
+	w.and("e."+ready+" AND e.scheduled_for <= ?", now)
+	rows, err := tx.Query(sqlReady+w.String()+sqlReadyOrder+w.arg(most), w.args...)
+	return scanAll(rows, err, (*work).scan)
+}
+
+// older sorts work by its due time.
+func older(a, b work) int {
+	return cmp.Or(cmp.Compare(a.scheduledFor, b.scheduledFor), cmp.Compare(a.id, b.id))
+}
+
+// visibleCues lists the cues that a restricted caller sees, if they are few.
+func visibleCues(tx *db.Tx, caller *access.Caller) (ids []string, few bool, err error) {
+	type row struct{ id, name string }
+	p := patternsOf(cueFilter(caller)[0]) // whatever the other lists say, a cue must match this one
+	rows, err := tx.Query(sqlCuesMatching, caller.Workspace(), p.ids, p.names, p.low, p.high, fewCues+1)
+	found, err := scanAll(rows, err, func(r *row, s scanner) error { return s.Scan(&r.id, &r.name) })
+	if err != nil {
+		return nil, false, fmt.Errorf("look for the cues of a restricted key: %w", err)
+	}
+	for _, r := range found {
+		if caller.SeesCue(r.id, r.name) {
+			ids = append(ids, r.id)
+		}
+	}
+	return ids, len(found) <= fewCues, nil
+}
+
+// tasksMost is how many tasks take turns in one list.
+const tasksMost = 1000
+
+// inTurn returns up to `most` executions that are due and free such that the tasks take turns: the oldest of every task, then
+// the second oldest of every task, and so on. So no task hides another, however long its backlog. Of a key that is restricted
+// to many cues only the oldest ten times `most` executions take part.
+func (q readyQuery) inTurn(tx *db.Tx, caller *access.Caller, now op.Time, most int) ([]work, error) {
+	if q.restricted != "" {
+		found, err := q.ofVisible(tx, caller, now, 10*most)
+		return takeTurns(found, most), err
+	}
+	tasks, err := q.tasks(tx, now)
+	if err != nil {
+		return nil, err
+	}
+	tasks = tasks[:min(len(tasks), most)]
+	each := most - len(tasks) + 1 // enough even if every other task has but one
+	var found []work
+	for _, task := range tasks {
+		q.task, q.anyTask = task, false
+		more, err := q.walk(tx, nil, now, each)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	slices.SortFunc(found, older)
+	return takeTurns(found, most), nil
+}
+
+// takeTurns reorders work, which is sorted by age, so that the tasks take turns, and cuts it.
+func takeTurns(found []work, most int) []work {
+	places := make(map[string]int, len(found)) // by execution: how many of its task come before it
+	seen := map[string]int{}
+	for _, w := range found {
+		places[w.id] = seen[w.task]
+		seen[w.task]++
+	}
+	slices.SortStableFunc(found, func(a, b work) int { return cmp.Compare(places[a.id], places[b.id]) })
+	return found[:min(len(found), most)]
+}
+
+// tasks lists the tasks that have work due, those with the oldest first.
+func (q readyQuery) tasks(tx *db.Tx, now op.Time) ([]string, error) {
+	type head struct {
+		task string
+		due  *op.Time
+	}
+	rows, err := tx.Query(sqlReadyTasks, q.workspace, tasksMost)
+	heads, err := scanAll(rows, err, func(h *head, s scanner) error { return s.Scan(&h.task, &h.due) })
+	if err != nil {
+		return nil, fmt.Errorf("list the tasks that have work: %w", err)
+	}
+	heads = slices.DeleteFunc(heads, func(h head) bool { return h.due == nil || *h.due > now })
+	slices.SortFunc(heads, func(a, b head) int { return cmp.Or(cmp.Compare(*a.due, *b.due), cmp.Compare(a.task, b.task)) })
+	tasks := make([]string, len(heads))
+	for i, h := range heads {
+		tasks[i] = h.task
+	}
+	return tasks, nil
+}
+
+// payloadsOf reads the payloads of some executions, by id.
+func payloadsOf(tx *db.Tx, found []work) (map[string]string, error) {
+	ids := make([]string, len(found))
+	for i, w := range found {
+		ids[i] = w.id
+	}
+	type row struct{ id, payload string }
+	rows, err := tx.Query(sqlPayloads, ids)
+	list, err := scanAll(rows, err, func(r *row, s scanner) error { return s.Scan(&r.id, &r.payload) })
+	if err != nil {
+		return nil, fmt.Errorf("read payloads: %w", err)
+	}
+	out := make(map[string]string, len(list))
+	for _, r := range list {
+		out[r.id] = r.payload
+	}
+	return out, nil
+}

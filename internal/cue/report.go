@@ -1,0 +1,254 @@
+package cue
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// report is one call that says how an execution went, and what became of the call.
+type report struct {
+	caller *access.Caller
+	id     string
+	token  string // "" when the client brought none
+	worker string // the worker that the call names; "" for none
+	said   said
+	raw    string // said as JSON: two reports are equal when these are
+	large  bool   // its metadata is too large
+	secret int    // keys of ours that were found in it and replaced
+
+	state   string // of the outcome, afterwards
+	refusal error
+}
+
+// held is what claims, fencing and reports need to know of an execution.
+type held struct {
+	id, workspace, cueID, cueName string
+	recurs                        bool // its cue goes on after it
+	status                        string
+	attempts                      int64
+	claimedKey, claimedWorker     string
+	leaseToken                    string
+	bare                          bool
+	leaseUntil, lastHeartbeat     *op.Time
+	verification                  string
+	outcomeState                  string
+	outcomeSuccess                *bool
+	outcome                       string
+	evidenceCount                 int64
+	createdAt                     op.Time
+
+	first string // raw of the report that was recorded in this transaction
+}
+
+func (h *held) scan(r scanner) error {
+	var kind string
+	err := r.Scan(&h.id, &h.workspace, &h.cueID, &h.cueName, &kind, &h.status, &h.attempts, &h.claimedKey, &h.claimedWorker,
+		&h.leaseToken, &h.bare, &h.leaseUntil, &h.lastHeartbeat, &h.verification, &h.outcomeState, &h.outcomeSuccess, &h.outcome,
+		&h.evidenceCount, &h.createdAt)
+	h.recurs = kind == recurring
+	return err
+}
+
+// visible says whether the caller may know of the execution.
+func (h *held) visible(caller *access.Caller) bool {
+	return h != nil && h.workspace == caller.Workspace() && caller.SeesCue(h.cueID, h.cueName)
+}
+
+// loadHeld reads an execution that the caller may see; otherwise the answer is 404 execution_not_found.
+func loadHeld(tx *db.Tx, caller *access.Caller, id string) (*held, error) {
+	h := &held{}
+	err := h.scan(tx.Row(sqlHeldByID, id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, noExecution()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read execution %s: %w", id, err)
+	}
+	if !h.visible(caller) {
+		return nil, noExecution()
+	}
+	return h, nil
+}
+
+func noExecution() error { return ExecutionNotFound.Msg("Execution not found") }
+
+// record stores what a worker says about an execution.
+func (c *Cues) record(ctx context.Context, r *report) error {
+	r.prepare()
+	var err error
+	if r.secret > 0 { // alone, because its transaction also writes the audit log in the name of this caller
+		err = c.recordAll(ctx, []*report{r})
+	} else {
+		err = c.reports.do(ctx, r, c.recordAll)
+	}
+	if err != nil {
+		return err
+	}
+	return r.refusal
+}
+
+// prepare brings a report into the form in which it is stored: keys of ours replaced, then texts cut.
+func (r *report) prepare() {
+	s := &r.said
+	r.secret = redactText(s.Result) + redactText(s.Error) + s.proof.redact()
+	if r.secret > 0 {
+		s.Warning = ptr(redactedWarning)
+	}
+	for _, f := range []struct {
+		text *string
+		most int
+	}{{s.Result, textMost}, {s.Error, textMost}, {s.Summary, summaryMost}} {
+		s.Truncated = cut(f.text, f.most) || s.Truncated
+	}
+	r.large = jsonSize(s.Metadata) > metadataMost
+	r.raw = string(op.Marshal(s))
+}
+
+// recordAll stores a batch of reports in one transaction. It implements batch.
+func (c *Cues) recordAll(ctx context.Context, reports []*report) error {
+	return c.DB.Update(ctx, func(tx *db.Tx) error {
+		ids := make([]string, len(reports))
+		for i, r := range reports {
+			ids[i] = r.id
+		}
+		rows, err := tx.Query(sqlHeldByIDs, ids)
+		found, err := scanAll(rows, err, (*held).scan)
+		if err != nil {
+			return fmt.Errorf("read the executions of a report: %w", err)
+		}
+		byID := map[string]*held{}
+		for i := range found {
+			byID[found[i].id] = &found[i]
+		}
+		b := &recording{c: c, tx: tx, now: c.now(), sums: tally{}, ran: map[string]int64{}}
+		for _, r := range reports {
+			r.state, r.refusal = "", nil
+			if err := b.take(r, byID[r.id]); err != nil {
+				return err
+			}
+		}
+		return b.save()
+	})
+}
+
+// recording is one transaction of reports.
+type recording struct {
+	c    *Cues
+	tx   *db.Tx
+	now  op.Time
+	sums tally
+	ran  map[string]int64 // reports by cue, of those that recur
+}
+
+// take decides about one report and stores it. A refusal goes into the report; an error ends the transaction.
+func (b *recording) take(r *report, h *held) error {
+	if !h.visible(r.caller) {
+		r.refusal = noExecution()
+		return nil
+	}
+	if r.refusal = b.c.mayReport(h, r.caller, r.worker, b.now); r.refusal != nil {
+		return nil
+	}
+	if h.outcomeState != "" {
+		return b.repeat(r, h)
+	}
+	if r.refusal = b.c.fence(h, r.caller, r.token, r.worker, b.now); r.refusal != nil {
+		return nil
+	}
+	if r.large {
+		r.refusal = MetadataTooLarge.Msg("Outcome metadata must be under 64 KiB")
+		return nil
+	}
+	return b.store(r, h)
+}
+
+// repeat answers a report on an execution that has an outcome: the same report is a success again, another one is refused.
+func (b *recording) repeat(r *report, h *held) error {
+	if h.first == "" {
+		var body string
+		if err := b.tx.Row(sqlEvidenceFirst, h.id).Scan(&body); err != nil {
+			return fmt.Errorf("read the report of execution %s: %w", h.id, err)
+		}
+		h.first = firstReport(body)
+	}
+	if h.first != r.raw {
+		r.refusal = OutcomeAlreadyRecorded.Msg("Outcome has already been recorded for this execution")
+		return nil
+	}
+	r.state = h.outcomeState
+	return nil
+}
+
+// store writes a report that was accepted.
+func (b *recording) store(r *report, h *held) error {
+	s := &r.said
+	r.state = judge(h.verification, s.Success, &s.proof)
+	status, delivered, message := statusFailed, (*op.Time)(nil), s.Error
+	if s.Success {
+		status, delivered, message = statusSuccess, &b.now, nil
+	}
+	l := link{execution: h.id, version: 1, at: b.now, keyID: r.caller.KeyID(), what: whatOutcome, body: reportBody(r.raw, r.state)}
+	l.seal(genesis(h.id))
+	_, err := b.tx.Exec(sqlReport, h.id, status, delivered, message, r.state, s.Success, s.stored(b.now), b.now,
+		r.caller.KeyID(), r.token == "", !s.proof.empty(), text(s.ResultType))
+	if err == nil {
+		err = l.save(b.tx)
+	}
+	if err == nil && h.recurs {
+		b.ran[h.cueID]++
+	} else if err == nil {
+		err = b.c.finishCue(b.tx, h.cueID, s.Success, b.now)
+	}
+	if err == nil && r.secret > 0 {
+		err = recordRedaction(b.tx, h, r.secret)
+	}
+	if err != nil {
+		return fmt.Errorf("store the outcome of execution %s: %w", h.id, err)
+	}
+	b.count(h, status, s.Success)
+	h.outcomeState, h.status, h.first = r.state, status, r.raw
+	return nil
+}
+
+func (b *recording) count(h *held, status string, success bool) {
+	b.sums.moved(h.workspace, h.status, status)
+	b.sums.add(h.workspace, countReported(h.createdAt), 1)
+	if success {
+		b.sums.add(h.workspace, countSucceeded(h.createdAt), 1)
+	} else {
+		b.sums.add(h.workspace, countFailed(h.createdAt), 1)
+	}
+	if h.status == statusFailed || h.status == statusMissed { // it counted as failed when it ended without a report
+		b.sums.add(h.workspace, countFailed(h.createdAt), -1)
+	}
+}
+
+// save writes what the reports have in common.
+func (b *recording) save() error {
+	ids, counts := make([]string, 0, len(b.ran)), make([]int64, 0, len(b.ran))
+	for id, n := range b.ran {
+		ids, counts = append(ids, id), append(counts, n)
+	}
+	if len(ids) > 0 {
+		if _, err := b.tx.Exec(sqlCuesRan, ids, counts, b.now); err != nil {
+			return fmt.Errorf("note that cues ran: %w", err)
+		}
+	}
+	return b.sums.save(b.tx)
+}
+
+// recordRedaction notes in the audit log that keys of ours stood in what a worker sent.
+func recordRedaction(tx *db.Tx, h *held, found int) error {
+	return access.Record(tx, access.Event{Object: "execution", ID: h.id, Name: h.cueName, Detail: redaction{found}})
+}
+
+// redaction is the detail of that row.
+type redaction struct {
+	KeysRedacted int `json:"keys_redacted"`
+}

@@ -1,0 +1,231 @@
+package cue
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"unicode/utf8"
+
+	"unstuck/internal/access"
+	"unstuck/internal/op"
+)
+
+// Limits of a report (CueAPI wire contract 2.4). Free text that is longer is cut, because a refused report is lost work.
+const (
+	textMost     = 16_384 // characters of result and error
+	summaryMost  = 500    // characters
+	metadataMost = 65_536 // bytes of compact JSON in UTF-8
+)
+
+// States of an outcome (CueAPI wire contract 7.3).
+const (
+	reportedSuccess     = "reported_success"
+	reportedFailure     = "reported_failure"
+	verifiedSuccess     = "verified_success"
+	verificationFailed  = "verification_failed"
+	verificationPending = "verification_pending"
+)
+
+// said is what a worker says about an execution, as it is stored.
+type said struct {
+	Success   bool    `json:"success"`
+	Result    *string `json:"result"`
+	Error     *string `json:"error"`
+	Truncated bool    `json:"truncated"`
+	Warning   *string `json:"warning"`
+	proof
+}
+
+// proof is the evidence in a report, or what is added to it later.
+type proof struct {
+	ExternalID *string         `json:"external_id,omitempty"`
+	ResultURL  *string         `json:"result_url,omitempty"`
+	ResultRef  *string         `json:"result_ref,omitempty"`
+	ResultType *string         `json:"result_type,omitempty"`
+	Summary    *string         `json:"summary,omitempty"`
+	Artifacts  json.RawMessage `json:"artifacts,omitempty"`
+	Metadata   json.RawMessage `json:"metadata,omitempty"`
+}
+
+// empty says that there is no evidence. Metadata alone proves nothing.
+func (p *proof) empty() bool {
+	return p.ExternalID == nil && p.ResultURL == nil && p.ResultRef == nil && p.ResultType == nil && p.Summary == nil && p.Artifacts == nil
+}
+
+// add lets later evidence replace earlier.
+func (p *proof) add(q *proof) {
+	for _, f := range []struct{ old, new **string }{
+		{&p.ExternalID, &q.ExternalID}, {&p.ResultURL, &q.ResultURL}, {&p.ResultRef, &q.ResultRef},
+		{&p.ResultType, &q.ResultType}, {&p.Summary, &q.Summary},
+	} {
+		if *f.new != nil {
+			*f.old = *f.new
+		}
+	}
+	if q.Artifacts != nil {
+		p.Artifacts = q.Artifacts
+	}
+	if q.Metadata != nil {
+		p.Metadata = q.Metadata
+	}
+}
+
+// redact replaces keys of ours in all of it and says how many there were.
+func (p *proof) redact() int {
+	n := 0
+	for _, s := range []*string{p.ExternalID, p.ResultURL, p.ResultRef, p.ResultType, p.Summary} {
+		n += redactText(s)
+	}
+	for _, raw := range []*json.RawMessage{&p.Artifacts, &p.Metadata} {
+		clean, found := access.Redact(string(*raw)) // keys and their redacted forms need no escapes in JSON
+		if found > 0 {
+			*raw = json.RawMessage(clean)
+		}
+		n += found
+	}
+	return n
+}
+
+func redactText(s *string) (found int) {
+	if s != nil {
+		*s, found = access.Redact(*s)
+	}
+	return found
+}
+
+const redactedWarning = "This text held an API key of this server. It is stored in its redacted form only; revoke the key if others may have seen it."
+
+// stored is the column `outcome`: what was said, and when.
+func (s *said) stored(at op.Time) string { return string(op.Marshal(outcomeRecord{*s, at})) }
+
+type outcomeRecord struct {
+	said
+	RecordedAt op.Time `json:"recorded_at"`
+}
+
+// outcomeObject is an outcome on the wire, with its evidence (CueAPI wire contract 2.4, 10.2).
+type outcomeObject struct {
+	Success    bool       `json:"success"`
+	Result     *string    `json:"result"`
+	Error      *string    `json:"error"`
+	Truncated  bool       `json:"truncated" doc:"result, error or summary was cut"`
+	Metadata   op.Object  `json:"metadata"`
+	RecordedAt op.Time    `json:"recorded_at"`
+	ExternalID *string    `json:"external_id"`
+	ResultURL  *string    `json:"result_url"`
+	ResultRef  *string    `json:"result_ref"`
+	ResultType *string    `json:"result_type"`
+	Summary    *string    `json:"summary"`
+	Artifacts  []op.Value `json:"artifacts"`
+	Warning    *string    `json:"warning" doc:"what somebody should look at, such as an API key that was found in it"`
+}
+
+// object is the stored outcome as it goes out.
+func (r *outcomeRecord) object() (*outcomeObject, error) {
+	o := &outcomeObject{
+		Success: r.Success, Result: r.Result, Error: r.Error, Truncated: r.Truncated, Metadata: r.Metadata, RecordedAt: r.RecordedAt,
+		ExternalID: r.ExternalID, ResultURL: r.ResultURL, ResultRef: r.ResultRef, ResultType: r.ResultType, Summary: r.Summary,
+		Warning: r.Warning,
+	}
+	if r.Artifacts == nil {
+		return o, nil
+	}
+	var list []json.RawMessage
+	err := json.Unmarshal(r.Artifacts, &list)
+	o.Artifacts = make([]op.Value, len(list))
+	for i, v := range list {
+		o.Artifacts[i] = op.Value(v)
+	}
+	return o, err
+}
+
+// judge is the state of an outcome by the policy that was in force when the execution was fired.
+func judge(mode string, success bool, p *proof) string {
+	met := false
+	switch {
+	case !success:
+		return reportedFailure
+	case mode == "manual":
+		return verificationPending
+	case mode == "require_external_id":
+		met = p.ExternalID != nil
+	case mode == "require_result_url":
+		met = p.ResultURL != nil
+	case mode == "require_artifacts":
+		met = p.Artifacts != nil
+	default:
+		return reportedSuccess
+	}
+	if met {
+		return verifiedSuccess
+	}
+	return verificationFailed
+}
+
+// cut shortens a text to so many characters and says whether it had more.
+func cut(s *string, most int) bool {
+	if s == nil || len(*s) <= most || utf8.RuneCountInString(*s) <= most {
+		return false
+	}
+	n := 0
+	for i := range *s {
+		if n == most {
+			*s = (*s)[:i]
+			break
+		}
+		n++
+	}
+	return true
+}
+
+// jsonSize is how many bytes a JSON text has when it is written compactly in UTF-8, without escapes that it does not need.
+func jsonSize(raw json.RawMessage) int {
+	if len(raw) <= metadataMost {
+		return len(raw) // more it cannot be
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var v any
+	if d.Decode(&v) != nil {
+		return len(raw)
+	}
+	return len(op.Marshal(v))
+}
+
+// given is an optional text of an input; an empty one counts as absent.
+func given(o op.Opt[string]) *string {
+	if o.Val == "" {
+		return nil
+	}
+	return &o.Val
+}
+
+func orNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// listJSON writes raw values as a JSON list; nil when there are none.
+func listJSON(values []op.Value) json.RawMessage {
+	if len(values) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	for i, v := range values {
+		b.WriteByte("[,"[min(i, 1)])
+		b.Write(v)
+	}
+	b.WriteByte(']')
+	return json.RawMessage(b.String())
+}
