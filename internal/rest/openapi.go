@@ -28,15 +28,17 @@ type Info struct {
 // named in the text of their operation. Vendor fields: x-unstuck-needs of an operation is what its caller must hold, x-unstuck-codes
 // of a response the codes of errors that come with its status.
 func OpenAPI(set *op.Set, info Info) []byte {
+	w := &writer{info: info, written: map[string]bool{}}
 	doc := object{
 		{"openapi", "3.1.0"},
 		{"info", object{{"title", info.Title}, {"version", info.Version}}.with("description", info.Description)},
 		{"servers", []object{{{"url", "/"}}}},
 		{"tags", tags(set)},
-		{"paths", paths(set, info)},
+		{"paths", w.paths(set)},
 		{"components", object{
 			{"securitySchemes", object{{"key", object{{"type", "http"}, {"scheme", "bearer"}, {"description", "An API key: `Authorization: Bearer <key>`."}}}}},
 			{"headers", headers()},
+			{"responses", w.failures},
 			{"schemas", object{{"Error", errorSchema()}}},
 		}},
 	}
@@ -45,6 +47,13 @@ func OpenAPI(set *op.Set, info Info) []byte {
 		panic("rest: cannot indent the OpenAPI document: " + err.Error())
 	}
 	return append(b.Bytes(), '\n')
+}
+
+// writer collects, while it describes operations, the answers of errors, which operations share.
+type writer struct {
+	info     Info
+	failures object
+	written  map[string]bool // names in failures
 }
 
 // object is a JSON object whose members keep their order.
@@ -91,7 +100,7 @@ func tags(set *op.Set) []object {
 }
 
 // paths groups the operations by path, in the order in which paths first occur.
-func paths(set *op.Set, info Info) object {
+func (w *writer) paths(set *op.Set) object {
 	var out object
 	at := map[string]int{}
 	for _, o := range set.All() {
@@ -101,12 +110,12 @@ func paths(set *op.Set, info Info) object {
 			at[o.Path()], out = i, append(out, member{o.Path(), object{}})
 		}
 		item := out[i].value.(object)
-		out[i].value = append(item, member{strings.ToLower(o.Method()), operation(o, info)})
+		out[i].value = append(item, member{strings.ToLower(o.Method()), w.operation(o)})
 	}
 	return out
 }
 
-func operation(o *op.Operation, info Info) object {
+func (w *writer) operation(o *op.Operation) object {
 	out := object{{"operationId", o.Name}, {"tags", []string{o.Noun()}}, {"summary", o.Summary()}}
 	out = out.with("description", description(o))
 	if p := parameters(o); p != nil {
@@ -115,7 +124,7 @@ func operation(o *op.Operation, info Info) object {
 	if s := o.BodySchema(); s != nil {
 		out = append(out, member{"requestBody", object{{"required", len(s.Required) > 0}, {"content", content(s)}}})
 	}
-	out = append(out, member{"responses", responses(o, info)}, member{"security", security(o)})
+	out = append(out, member{"responses", w.responses(o)}, member{"security", security(o)})
 	return out.with("x-unstuck-needs", o.Needs.String())
 }
 
@@ -160,27 +169,46 @@ func parameters(o *op.Operation) []object {
 }
 
 // responses are the answer of success and those of all codes, grouped by status.
-func responses(o *op.Operation, info Info) object {
+func (w *writer) responses(o *op.Operation) object {
 	success := object{{"description", http.StatusText(o.Status)}, {"headers", headersOf(o, o.Status)}}
 	if s := o.OutSchema(); s != nil {
 		success = append(success, member{"content", content(s)})
 	}
 	out := object{{strconv.Itoa(o.Status), success}}
-	codes := codesOf(o, info)
-	for i := 0; i < len(codes); {
-		status, text, names := codes[i].Status, []string(nil), []string(nil)
-		for ; i < len(codes) && codes[i].Status == status; i++ {
-			text = append(text, fmt.Sprintf("* `%s`: %s", codes[i].Name, codes[i].Doc))
-			names = append(names, codes[i].Name)
+	codes := codesOf(o, w.info)
+	for len(codes) > 0 {
+		n := 1
+		for n < len(codes) && codes[n].Status == codes[0].Status {
+			n++
 		}
-		out = append(out, member{strconv.Itoa(status), object{
+		out = append(out, member{strconv.Itoa(codes[0].Status), w.failure(o, codes[:n])})
+		codes = codes[n:]
+	}
+	return out
+}
+
+// failure refers to the answer of an operation with any of these codes, which share a status.
+func (w *writer) failure(o *op.Operation, codes []op.Code) object {
+	status := codes[0].Status
+	name, text, names := strconv.Itoa(status), []string(nil), []string(nil)
+	for _, c := range codes {
+		text = append(text, fmt.Sprintf("* `%s`: %s", c.Name, c.Doc))
+		names = append(names, c.Name)
+		name += "." + c.Name
+	}
+	if o.Uncounted {
+		name += ".uncounted"
+	}
+	if !w.written[name] {
+		w.written[name] = true
+		w.failures = append(w.failures, member{name, object{
 			{"description", strings.Join(text, "\n")},
 			{"headers", headersOf(o, status)},
 			{"content", content(ref("schemas", "Error"))},
 			{"x-unstuck-codes", names},
 		}})
 	}
-	return out
+	return ref("responses", name)
 }
 
 // codesOf are the codes that an operation can answer, its own, the guard's and the common ones, by status and name.

@@ -90,18 +90,19 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.preflight(w, r)
 		return
 	}
-	found, s := h.routes.find(r.Method, r.URL)
-	switch {
-	case found == nil && s.allow == nil:
+	at, values := h.routes.find(r.URL)
+	if at == nil {
 		h.answer(w, r, id, &op.Response{Err: op.NotFound.Msg("Not Found")})
-	case found == nil:
-		slices.Sort(s.allow)
-		header.Set("Allow", strings.Join(slices.Compact(s.allow), ", "))
+		return
+	}
+	switch to := at.pick(r.Method); {
+	case to == nil:
+		header.Set("Allow", at.allow())
 		h.answer(w, r, id, &op.Response{Err: op.BadMethod.Msg("Method Not Allowed")})
-	case found.mount != nil:
-		found.mount.ServeHTTP(w, r)
+	case to.mount != nil:
+		to.mount.ServeHTTP(w, r)
 	default:
-		h.call(w, r, id, found, s.values)
+		h.call(w, r, id, to, values)
 	}
 }
 

@@ -65,71 +65,78 @@ func (b *branch) grow(segment string, r *route) *branch {
 	return b.static[segment]
 }
 
-// search is one look-up. values are those of the parameters of the route that was found; allow are the methods that the path
-// has when it has not this one.
-type search struct {
-	method  string
-	escaped bool // segments are percent-encoded
-	values  [maxParams]string
-	allow   []string
+// path is one that is being looked up.
+type path struct {
+	escaped bool              // segments are percent-encoded
+	values  [maxParams]string // of the parameters on the way
 }
 
-// find looks a path up. Slashes at its beginning and end do not matter. A fixed segment wins over a parameter, unless only the
-// parameter leads to a route with the method: GET /v1/executions/claim is about an execution called "claim" when only POST has
-// that path. HEAD is served as GET, whose body net/http leaves out.
-func (b *branch) find(method string, u *url.URL) (*route, search) {
-	s := search{method: method}
-	if method == http.MethodHead {
-		s.method = http.MethodGet
-	}
-	path := u.Path
+// find looks up what answers at a path, and the values of its parameters; nil when nothing does. Slashes at the beginning and the
+// end do not matter. A fixed segment wins over a parameter, as OpenAPI has it, unless only the parameter leads to anything:
+// with /things/self and /things/{id}/parts, /things/self/parts is about the thing "self".
+func (b *branch) find(u *url.URL) (*branch, [maxParams]string) {
+	var p path
+	text := u.Path
 	if u.RawPath != "" { // the encoding matters: a parameter may hold a slash
-		path, s.escaped = u.EscapedPath(), true
+		text, p.escaped = u.EscapedPath(), true
 	}
-	r := s.walk(b, strings.Trim(path, "/"), 0)
-	return r, s
+	end := p.walk(b, strings.Trim(text, "/"), 0)
+	return end, p.values
 }
 
-func (s *search) walk(b *branch, rest string, n int) *route {
+func (p *path) walk(b *branch, rest string, n int) *branch {
 	if rest == "" {
-		return s.pick(b.routes)
+		if len(b.routes) == 0 {
+			return nil
+		}
+		return b
 	}
 	segment, rest, _ := strings.Cut(rest, "/")
-	if s.escaped {
+	if p.escaped {
 		var err error
 		if segment, err = url.PathUnescape(segment); err != nil {
 			return nil
 		}
 	}
 	if next := b.static[segment]; next != nil {
-		if r := s.walk(next, rest, n); r != nil {
-			return r
+		if end := p.walk(next, rest, n); end != nil {
+			return end
 		}
 	}
 	if b.param == nil || segment == "" || n == maxParams {
 		return nil
 	}
-	s.values[n] = segment
-	return s.walk(b.param, rest, n+1)
+	p.values[n] = segment
+	return p.walk(b.param, rest, n+1)
 }
 
-// pick is the route with the method, or nil, with the methods that there are noted.
-func (s *search) pick(routes []*route) *route {
-	for _, r := range routes {
-		if r.method == s.method {
-			return r
-		}
+// pick is the route with a method, or nil. HEAD is served as GET, whose body net/http leaves out.
+func (b *branch) pick(method string) *route {
+	if method == http.MethodHead {
+		method = http.MethodGet
 	}
-	for _, r := range routes {
-		s.allow = append(s.allow, r.method)
-		if r.method == http.MethodGet {
-			s.allow = append(s.allow, http.MethodHead)
+	for _, r := range b.routes {
+		if r.method == method {
+			return r
 		}
 	}
 	return nil
 }
 
-// params are the values of the route's parameters by name; nil when it has none.
+// allow lists the methods, as an Allow header wants them.
+func (b *branch) allow() string {
+	var methods []string
+	for _, r := range b.routes {
+		methods = append(methods, r.method)
+		if r.method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+	}
+	slices.Sort(methods)
+	return strings.Join(methods, ", ")
+}
+
+// named are the values of the route's parameters by name; nil when it has none.
 func (r *route) named(values [maxParams]string) map[string]string {
 	if len(r.params) == 0 {
 		return nil
