@@ -1,0 +1,132 @@
+// Package cli is the command line. Its commands are generated from the operations of the product: arguments from the path of an
+// operation, flags from its other inputs, help from its documentation. A table of wordings says what reads better otherwise; an
+// operation without one works all the same. Beside them stand the commands that are no operations: logging in, and the server.
+//
+// What a command answers goes to stdout, all talk to stderr. Failures end the program with a code of their own.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"unstuck/internal/op"
+	"unstuck/internal/server"
+)
+
+// Main runs the program in the environment of the process and is the code that it ends with.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Run(ctx, System(), os.Args[1:]...)
+}
+
+// Run runs one command and is the code that the program ends with.
+func Run(ctx context.Context, env Env, args ...string) int {
+	d := &door{Env: env, set: operations()}
+	d.words = wordings()
+	root := d.root()
+	root.SetArgs(args)
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		d.say("Stopped.")
+		return exitOurs
+	}
+	return d.explain(err)
+}
+
+// operations are all operations of the product, for their documentation: nothing can be called through this set.
+func operations() *op.Set {
+	return op.NewSet(nil, nil, nil, server.Operations()...)
+}
+
+// door is one run of the program.
+type door struct {
+	Env
+	set   *op.Set
+	words map[string]wording
+	flags globalFlags
+	asked *client // made at the first use
+}
+
+// globalFlags are the flags that every command knows.
+type globalFlags struct {
+	json, quiet, yes, plainHTTP bool
+	url, keyFile                string
+}
+
+// client is the client for the place that key and address name.
+func (d *door) client() (*client, error) {
+	if d.asked == nil {
+		p, err := d.findPlace()
+		if err != nil {
+			return nil, err
+		}
+		d.asked = newClient(p, d.flags.plainHTTP)
+	}
+	return d.asked, nil
+}
+
+// say writes a line of talk to stderr.
+func (d *door) say(format string, args ...any) {
+	fmt.Fprintln(d.Stderr, clean(fmt.Sprintf(format, args...)))
+}
+
+// print writes a line of the answer to stdout.
+func (d *door) print(format string, args ...any) {
+	fmt.Fprintln(d.Stdout, clean(fmt.Sprintf(format, args...)))
+}
+
+// root is the whole tree of commands.
+func (d *door) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "unstuck", Short: "Keys for scripts, workflows and agents, and the work that they do", Version: server.Version,
+		SilenceErrors: true, SilenceUsage: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return d.overview(cmd.Context()) },
+	}
+	root.SetVersionTemplate("unstuck {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("%v.\n\n  help      %s --help", err, cmd.CommandPath())
+	})
+	fs := root.PersistentFlags()
+	fs.SortFlags = false
+	fs.BoolVar(&d.flags.json, "json", false, "print what the server answered, as it came")
+	fs.BoolVarP(&d.flags.quiet, "quiet", "q", false, "print ids only")
+	fs.BoolVarP(&d.flags.yes, "yes", "y", false, "do not ask before something is ended for good")
+	fs.StringVar(&d.flags.url, "url", "", "address of the server (default: that of the login, $"+urlVar+", or "+defaultURL+")")
+	fs.StringVar(&d.flags.keyFile, "key-file", "", "read the key from this file, - for stdin (default: $"+keyVar+", or the login)")
+	fs.BoolVar(&d.flags.plainHTTP, "plain-http", false, "send the key without TLS to another machine")
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+	}
+	d.addOperations(root)
+	root.AddCommand(d.authCommand())
+	root.SetHelpCommandGroupID("you")
+	root.SetCompletionCommandGroupID("you")
+	return root
+}
+
+// groups are the headings of the help.
+var groups = [...]struct{ id, title string }{
+	{"keys", "Keys and people"}, {"work", "Cues and work"}, {"server", "The server"}, {"you", "You"},
+}
+
+// noArgs refuses arguments, naming the first as a command that does not exist.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("There is no command %q.", cmd.CommandPath()+" "+args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += fmt.Sprintf("\n\n  near      %s %s", cmd.CommandPath(), near[0])
+	}
+	return usage("%s\n\n  help      %s --help", text, cmd.CommandPath())
+}

@@ -1,0 +1,261 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"unstuck/internal/op"
+)
+
+// run is one run of a command that stands for an operation.
+type run struct {
+	*door
+	ctx   context.Context
+	op    *op.Operation // what is called; flags may choose another
+	word  wording
+	flags *pflag.FlagSet
+	path  string // of the command, for help
+	args  []string
+	in    inputs
+	typed map[string]string // what named an object, by field
+	ownID string            // of the login's key, when a rotation may change its secret
+}
+
+// nounOf and verbOf are the command of an operation.
+func (d *door) nounOf(o *op.Operation, w wording) string {
+	return firstOf(w.noun, plurals[o.Noun()], strings.ReplaceAll(o.Noun(), "_", "-")+"s")
+}
+
+func verbOf(o *op.Operation, w wording) string {
+	return firstOf(w.verb, strings.ReplaceAll(o.Verb(), "_", "-"))
+}
+
+// addOperations adds a command for every operation.
+func (d *door) addOperations(root *cobra.Command) {
+	nouns := map[string]*cobra.Command{}
+	for _, o := range d.set.All() {
+		w := d.words[o.Name]
+		noun := d.nounOf(o, w)
+		parent := nouns[noun]
+		if parent == nil {
+			parent = d.nounCommand(noun)
+			parent.Hidden = true // until one of its commands is not
+			nouns[noun] = parent
+			root.AddCommand(parent)
+		}
+		parent.Hidden = parent.Hidden && w.hidden
+		parent.AddCommand(d.operationCommand(o, w))
+	}
+}
+
+// plurals are the nouns of the command line where they are not the operation's noun with an s.
+var plurals = map[string]string{"audit": "audit", "usage": "usage"}
+
+// nounCommand is the command that holds the verbs of a noun.
+func (d *door) nounCommand(noun string) *cobra.Command {
+	n, ok := nouns[noun]
+	if !ok {
+		n = nounText{group: "work", short: strings.ReplaceAll(noun, "-", " ")}
+	}
+	return &cobra.Command{
+		Use: noun, Short: n.short, GroupID: n.group, Args: noArgs, SuggestionsMinimumDistance: 2,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+}
+
+type nounText struct{ group, short string }
+
+var nouns = map[string]nounText{
+	"keys":       {"keys", "Make, narrow, rotate and revoke keys, and see what they can do"},
+	"scopes":     {"keys", "What named scopes and permissions mean"},
+	"members":    {"keys", "People of the workspace and their roles"},
+	"workspaces": {"keys", "The workspace, and others of yours"},
+	"audit":      {"keys", "Every change and every refusal, in a chain that shows tampering"},
+	"secrets":    {"keys", "Webhook secrets"},
+	"cues":       {"work", "What is to be done, and when"},
+	"executions": {"work", "One due or fired time of a cue each: take work, report, verify, replay"},
+	"workers":    {"work", "Who takes work"},
+	"usage":      {"work", "How much of the plan is used"},
+}
+
+// operationCommand is the command of one operation.
+func (d *door) operationCommand(o *op.Operation, w wording) *cobra.Command {
+	verb := verbOf(o, w)
+	fields, least := w.argsOf(o)
+	use := verb
+	for i, f := range fields {
+		name := argName(o, w, f)
+		if i >= least {
+			name = "[" + name + "]"
+		}
+		use += " " + name
+	}
+	r := &run{door: d, op: o, word: w, in: inputs{}, typed: map[string]string{}}
+	cmd := &cobra.Command{Use: use, Short: o.Summary(), Long: longHelp(o, w), Example: examples(w), Aliases: w.aliases, Hidden: w.hidden}
+	r.flags = cmd.Flags()
+	r.flags.SortFlags = false
+	var own func(*run) error
+	if w.own != nil {
+		own = w.own(r.flags)
+	}
+	r.addFlags()
+	cmd.Args = func(cmd *cobra.Command, args []string) error { return checkArgs(cmd, w, o, args) }
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r.ctx, r.path, r.args = cmd.Context(), cmd.CommandPath(), args
+		for i, f := range fields[:min(len(args), len(fields))] {
+			r.in[f.Name] = args[i]
+		}
+		return r.run(own)
+	}
+	return cmd
+}
+
+// argName is how help names a positional argument.
+func argName(o *op.Operation, w wording, f op.Field) string {
+	if kind := w.refOf(o, f); kind != noObject {
+		return strings.ToUpper(string(kind))
+	}
+	return strings.ToUpper(strings.ReplaceAll(w.flagOf(f), "-", "_"))
+}
+
+func checkArgs(cmd *cobra.Command, w wording, o *op.Operation, args []string) error {
+	fields, least := w.argsOf(o)
+	switch {
+	case len(args) < least:
+		return usage("%s needs %s.\n\n  help      %s --help", cmd.CommandPath(), argName(o, w, fields[len(args)]), cmd.CommandPath())
+	case len(args) > len(fields):
+		return usage("%s takes %s; %q is one too many.\n\n  help      %s --help", cmd.CommandPath(),
+			plural(len(fields), "argument", "arguments"), args[len(fields)], cmd.CommandPath())
+	}
+	return nil
+}
+
+func longHelp(o *op.Operation, w wording) string {
+	text := o.Summary() + "."
+	if d := o.Description(); d != "" {
+		text += "\n" + d
+	}
+	if w.note != "" {
+		text += "\n\n" + w.note
+	}
+	return text + fmt.Sprintf("\n\nNeeds: %s.   REST: %s", o.Needs, o.Route)
+}
+
+func examples(w wording) string {
+	var out []string
+	for _, e := range w.like {
+		out = append(out, "  unstuck "+e)
+	}
+	return strings.Join(out, "\n")
+}
+
+// run does what the command says: fill the inputs, find the objects that they name, ask, call, show.
+func (r *run) run(own func(*run) error) error {
+	if own != nil {
+		if err := own(r); err != nil {
+			return err
+		}
+	}
+	if r.word.do != nil {
+		return r.word.do(r)
+	}
+	if err := r.resolveAll(); err != nil {
+		return err
+	}
+	if err := r.confirm(); err != nil {
+		return err
+	}
+	a, err := r.call()
+	if err != nil {
+		return err
+	}
+	return r.render(a)
+}
+
+// call calls the operation with the inputs as they are. With --json a refusal is printed as it came, too.
+func (r *run) call() (*answer, error) {
+	c, err := r.client()
+	if err != nil {
+		return nil, err
+	}
+	a, err := c.call(r.ctx, r.op, r.in)
+	if err != nil {
+		return a, r.refused(err)
+	}
+	return a, nil
+}
+
+// render shows an answer: as it came, ids only, or for people.
+func (r *run) render(a *answer) error {
+	switch {
+	case r.door.flags.json:
+		return r.raw(a)
+	case r.door.flags.quiet:
+		return r.ids(a)
+	case r.word.show != nil:
+		return r.word.show(r, a)
+	}
+	return r.generic(a)
+}
+
+// raw prints a body as it came.
+func (r *run) raw(a *answer) error {
+	if len(a.body) > 0 {
+		fmt.Fprintf(r.Stdout, "%s\n", a.body)
+	}
+	return nil
+}
+
+// confirm asks before something is ended for good. Where nobody can be asked, --yes must say it.
+func (r *run) confirm() error {
+	if r.op.Effect != op.Destroy && !r.op.Confirm || r.door.flags.yes {
+		return nil
+	}
+	question := r.op.Summary() + ": this cannot be undone."
+	if r.word.ask != nil {
+		q, err := r.word.ask(r)
+		if err != nil {
+			return err
+		}
+		question = q
+	}
+	if !r.asks() {
+		return usage("Not done: %s\n\n  to do it  %s … --yes", lowerFirst(question), r.path)
+	}
+	fmt.Fprintf(r.Stderr, "%s Go on? [y/N] ", clean(question))
+	line, err := r.readLine()
+	if err != nil || !strings.EqualFold(line, "y") && !strings.EqualFold(line, "yes") {
+		return failure(exitUsage, "Not done.")
+	}
+	return nil
+}
+
+// decode reads an answer into a local shape.
+func decode[T any](a *answer) (T, error) {
+	var v T
+	if err := unmarshal(a.body, &v); err != nil {
+		return v, fmt.Errorf("read the server's answer: %w", err)
+	}
+	return v, nil
+}
+
+// get calls another operation by name and reads its answer.
+func get[T any](ctx context.Context, d *door, name string, in inputs) (v T, err error) {
+	o := d.set.Lookup(name)
+	if o == nil {
+		return v, fmt.Errorf("this program knows no operation %s", name)
+	}
+	c, err := d.client()
+	if err != nil {
+		return v, err
+	}
+	a, err := c.call(ctx, o, in)
+	if err != nil {
+		return v, err
+	}
+	return decode[T](a)
+}

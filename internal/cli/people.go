@@ -1,0 +1,353 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// peopleWordings are the commands about members, workspaces and the audit log.
+func peopleWordings() map[string]wording {
+	keys := map[string]string{"keys": "keys"}
+	return map[string]wording{
+		"member.list":   {show: showMembers},
+		"member.add":    {args: []string{"email"}, show: showMemberAdded, like: []string{"members add ana@example.com --role operator"}},
+		"member.update": {flags: keys, do: decideKeys, show: showMemberChanged, like: []string{"members update ana@example.com --role viewer", "members update ana@example.com --role viewer --keys hand_over"}},
+		"member.remove": {flags: keys, do: decideKeys, ask: askRemove, show: showMemberRemoved, like: []string{"members remove ana@example.com --keys revoke"},
+			note: "Integration keys of the member are a decision: hand_over to you, or revoke. Without --keys they are listed, and nothing is done."},
+		"workspace.get":    {show: showWorkspace},
+		"workspace.update": {show: showWorkspace},
+		"workspace.list":   {show: showWorkspaces},
+		"workspace.create": {args: []string{"name"}, show: showWorkspaceCreated, like: []string{`KEY=$(unstuck workspaces create "Second team")`}},
+		"audit.list":       auditWording(),
+		"audit.check":      {show: showAuditCheck},
+
+		"webhook_secret.get": {noun: "secrets", verb: "get"}, "webhook_secret.rotate": {noun: "secrets", verb: "rotate"},
+		"alert_secret.get": {noun: "secrets", verb: "get-alert"}, "alert_secret.rotate": {noun: "secrets", verb: "rotate-alert"},
+	}
+}
+
+type memberView struct {
+	ID        string    `json:"id"`
+	Email     string    `json:"email"`
+	Role      string    `json:"role"`
+	CreatedAt time.Time `json:"created_at"`
+	Secret    string    `json:"key"` // only in the answer to an add
+}
+
+type memberPage struct {
+	Members []memberView `json:"members"`
+}
+
+func showMembers(r *run, a *answer) error {
+	page, err := decode[memberPage](a)
+	if err != nil {
+		return err
+	}
+	t := newTable("MEMBER", "ROLE", "SINCE", "ID")
+	for _, m := range page.Members {
+		t.add(m.Email, m.Role, r.date(m.CreatedAt), m.ID)
+	}
+	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	return nil
+}
+
+func showMemberAdded(r *run, a *answer) error {
+	m, err := decode[memberView](a)
+	if err != nil {
+		return err
+	}
+	r.handOver(m.Secret, fmt.Sprintf("Added %s as %s  %s", m.Email, m.Role, m.ID),
+		"A personal key of the new member, for: unstuck auth login. Hand it over safely.", r.shownOnce())
+	return nil
+}
+
+func showMemberChanged(r *run, a *answer) error {
+	m, err := decode[memberView](a)
+	if err != nil {
+		return err
+	}
+	r.print("%s is %s now.%s", m.Email, m.Role, r.decidedWords())
+	return nil
+}
+
+func showMemberRemoved(r *run, _ *answer) error {
+	r.print("Removed %s. Personal keys of the member ended at once.%s", r.typed["id"], r.decidedWords())
+	return nil
+}
+
+// decidedWords says what became of a member's integration keys.
+func (r *run) decidedWords() string {
+	switch r.in["keys"] {
+	case "hand_over":
+		return " The integration keys belong to you now."
+	case "revoke":
+		return " The integration keys were revoked."
+	}
+	return ""
+}
+
+func askRemove(r *run) (string, error) {
+	return fmt.Sprintf("%s leaves the workspace; personal keys end at once, for good.", r.typed["id"]), nil
+}
+
+// decideKeys changes or removes a member. When integration keys are in the way it lists them and asks what becomes of them; where
+// nobody can be asked it leaves everything as it is.
+func decideKeys(r *run) error {
+	if err := r.resolveAll(); err != nil {
+		return err
+	}
+	if err := r.confirm(); err != nil {
+		return err
+	}
+	a, err := r.call()
+	var no *refusal
+	if !errors.As(err, &no) || no.Code != "member_has_keys" {
+		return firstErr(err, func() error { return r.render(a) })
+	}
+	var body struct {
+		Error struct {
+			Keys []keyView `json:"keys"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(no.body, &body); err != nil {
+		return fmt.Errorf("read the server's answer: %w", err)
+	}
+	t := newTable("  NAME", "KEY", "SCOPE", "LAST USED", "BY")
+	for i := range body.Error.Keys {
+		k := &body.Error.Keys[i]
+		t.add("  "+k.Name, k.Redacted, r.scopeCell(k), r.usedCell(k.LastUsed, k.LastUsedAt), firstOf(k.LastProgram, "–"))
+	}
+	list := strings.TrimSuffix(t.String(), "\n")
+	if !r.asks() {
+		no.notes = append(no.notes, "decide\t--keys hand_over   they belong to you from now on", "\t--keys revoke      they end at once, for good")
+		no.table = list
+		return no
+	}
+	r.say("%s\n\n%s\n", no.headline(), list)
+	fmt.Fprint(r.Stderr, "What becomes of them? [h]and over to you, [r]evoke, or Enter to leave everything as it is: ")
+	line, _ := r.readLine() // no answer is an answer
+	switch strings.ToLower(line) {
+	case "h", "hand_over":
+		r.in["keys"] = "hand_over"
+	case "r", "revoke":
+		r.in["keys"] = "revoke"
+	default:
+		return failure(exitConflict, "Not done.")
+	}
+	a, err = r.call()
+	return firstErr(err, func() error { return r.render(a) })
+}
+
+type workspaceView struct {
+	ID             string    `json:"id"`
+	Name           string    `json:"name"`
+	Slug           string    `json:"slug"`
+	Plan           string    `json:"plan"`
+	CueLimit       int64     `json:"active_cue_limit"`
+	ExecutionLimit int64     `json:"monthly_execution_limit"`
+	RateLimit      int64     `json:"rate_limit_per_minute"`
+	CreatedAt      time.Time `json:"created_at"`
+	Secret         string    `json:"key"` // only in the answer to a create
+}
+
+// noCap is how a limit that does not exist stands on the wire.
+const noCap = 1_000_000_000
+
+// limitWords is a limit as people read it.
+func limitWords(n int64) string {
+	if n == 0 || n >= noCap {
+		return "no limit"
+	}
+	return thousands(n)
+}
+
+// thousands writes a number with commas.
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func showWorkspace(r *run, a *answer) error {
+	w, err := decode[workspaceView](a)
+	if err != nil {
+		return err
+	}
+	r.showWorkspace(w)
+	return nil
+}
+
+func (d *door) showWorkspace(w workspaceView) {
+	t := newTable()
+	t.add(w.Name, w.Slug+"  "+w.ID)
+	t.add("plan", w.Plan)
+	t.add("cues", limitWords(w.CueLimit))
+	t.add("executions", limitWords(w.ExecutionLimit)+" a month")
+	t.add("calls", limitWords(w.RateLimit)+" a minute, by all keys together")
+	t.add("since", d.date(w.CreatedAt))
+	d.print("%s", strings.TrimSuffix(t.String(), "\n"))
+}
+
+func showWorkspaces(r *run, a *answer) error {
+	page, err := decode[struct {
+		Workspaces []workspaceView `json:"workspaces"`
+	}](a)
+	if err != nil {
+		return err
+	}
+	t := newTable("WORKSPACE", "SLUG", "PLAN", "SINCE", "ID")
+	for _, w := range page.Workspaces {
+		t.add(w.Name, w.Slug, w.Plan, r.date(w.CreatedAt), w.ID)
+	}
+	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	return nil
+}
+
+func showWorkspaceCreated(r *run, a *answer) error {
+	w, err := decode[workspaceView](a)
+	if err != nil {
+		return err
+	}
+	r.handOver(w.Secret, fmt.Sprintf("Created workspace %s  %s  %s", w.Name, w.Slug, w.ID),
+		"Your personal key there, scope full. Use it with: unstuck auth login", r.shownOnce())
+	return nil
+}
+
+// setPlanCommand is no operation: it is for whoever may read the server's data folder.
+func (d *door) setPlanCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "set-plan WORKSPACE PLAN", Short: "Put a workspace on a plan, on the machine of the server",
+		Long:    "Put a workspace on a plan: free, pro, scale or self-hosted. It is done on the machine of the server, by whoever may read its data folder.",
+		Example: "  unstuck workspaces set-plan default self-hosted", Args: cobra.ExactArgs(2)}
+	data := cmd.Flags().String("data", "", "the server's data folder (default: $UNSTUCK_DATA, or ~/.unstuck/server)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var w workspaceView
+		err := d.askLocal(cmd.Context(), *data, "POST", "/set-plan", map[string]string{"workspace": args[0], "plan": args[1]}, &w)
+		if err != nil {
+			return err
+		}
+		d.print("Workspace %s is on plan %s now: %s cues, %s executions a month, %s calls a minute.", w.Slug, w.Plan,
+			limitWords(w.CueLimit), limitWords(w.ExecutionLimit), limitWords(w.RateLimit))
+		return nil
+	}
+	return cmd
+}
+
+type auditRow struct {
+	Seq int64     `json:"seq"`
+	At  time.Time `json:"at"`
+	Who struct {
+		KeyID    string `json:"key_id"`
+		KeyName  string `json:"key_name"`
+		Redacted string `json:"redacted"`
+		Kind     string `json:"kind"`
+	} `json:"who"`
+	Operation  string          `json:"operation"`
+	Object     string          `json:"object"`
+	ObjectID   string          `json:"object_id"`
+	ObjectName string          `json:"object_name"`
+	Result     string          `json:"result"`
+	Count      int64           `json:"count"`
+	Detail     json.RawMessage `json:"detail"`
+}
+
+func auditWording() wording {
+	return wording{
+		flags: map[string]string{"object_id": "object"}, refs: map[string]object{"key": aKey}, show: showAudit,
+		like: []string{`audit list --key "laptop agent"`, "audit list --operation key.revoke --limit 10"},
+	}
+}
+
+func showAudit(r *run, a *answer) error {
+	page, err := decode[struct {
+		Audit []auditRow `json:"audit"`
+		Next  *int64     `json:"next"`
+	}](a)
+	if err != nil {
+		return err
+	}
+	self, err := get[keyView](r.ctx, r.door, "key.self", nil)
+	if err != nil {
+		return err
+	}
+	t := newTable("TIME", "WHO", "DID", "OBJECT", "RESULT")
+	for _, row := range page.Audit {
+		did := row.Operation
+		if row.Count > 1 {
+			did += fmt.Sprintf(" ×%d", row.Count)
+		}
+		t.add(r.clock(row.At), row.who(self.ID), did, row.object(), row.result())
+	}
+	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	if page.Next != nil && r.in["limit"] == nil {
+		r.say("More: --before %d", *page.Next)
+	}
+	return nil
+}
+
+// who is who acted: "you" for the calling key.
+func (row *auditRow) who(self string) string {
+	switch {
+	case row.Who.KeyID == "":
+		return "the server"
+	case row.Who.KeyID == self:
+		return "you (…_" + lastEight(row.Who.Redacted) + ")"
+	}
+	return firstOf(row.Who.KeyName, row.Who.KeyID)
+}
+
+func (row *auditRow) object() string {
+	if row.Object == "" {
+		return "–"
+	}
+	name := firstOf(row.ObjectName, row.ObjectID)
+	if row.Object == "execution" && len(row.ObjectID) > 8 {
+		name = row.ObjectID[:8]
+	}
+	return row.Object + " " + name
+}
+
+// result is what came of it: "done", or why it was refused.
+func (row *auditRow) result() string {
+	var detail struct {
+		Missing     []string `json:"missing"`
+		Restriction string   `json:"restriction"`
+		Brought     string   `json:"brought"`
+	}
+	if len(row.Detail) > 0 && row.Result != "done" {
+		_ = json.Unmarshal(row.Detail, &detail) // a detail of another shape adds nothing
+	}
+	switch {
+	case row.Result == "done":
+		return row.Result
+	case len(detail.Missing) > 0:
+		return "refused: lacks " + strings.Join(detail.Missing, ", ")
+	case detail.Restriction != "":
+		return "refused: restricted in " + detail.Restriction + ", came with " + detail.Brought
+	}
+	return "refused: " + strings.ReplaceAll(row.Result, "_", " ")
+}
+
+func showAuditCheck(r *run, a *answer) error {
+	c, err := decode[struct {
+		Workspace string `json:"workspace"`
+		Rows      int64  `json:"rows"`
+		OK        bool   `json:"ok"`
+		Problem   string `json:"problem"`
+	}](a)
+	if err != nil {
+		return err
+	}
+	if c.OK {
+		r.print("Whole: all %s rows of the audit log are as they were written.", thousands(c.Rows))
+		return nil
+	}
+	r.print("Not whole: %s.", c.Problem)
+	return exitWith(exitOurs)
+}

@@ -1,0 +1,222 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// resolveAll turns what names an object into its id: an id, a unique name, a unique beginning, and for keys their last eight
+// digits or redacted form.
+func (r *run) resolveAll() error {
+	for _, f := range r.op.Fields() {
+		text, ok := r.in[f.Name].(string)
+		kind := r.word.refOf(r.op, f)
+		if !ok || kind == noObject {
+			continue
+		}
+		id, err := r.resolve(r.ctx, kind, text)
+		if err != nil {
+			return r.refused(err)
+		}
+		r.typed[f.Name] = text
+		r.in[f.Name] = id
+	}
+	return nil
+}
+
+// resolve is the id of an object. What is found nowhere stays as it is: the server says that it is not there.
+func (d *door) resolve(ctx context.Context, kind object, text string) (string, error) {
+	var found []match
+	var err error
+	switch kind {
+	case aKey:
+		found, err = d.findKeys(ctx, text)
+	case aCue:
+		found, err = d.findCues(ctx, text)
+	case aMember:
+		found, err = d.findMembers(ctx, text)
+	case anExec:
+		found, err = d.findExecutions(ctx, text)
+	default:
+		return text, nil
+	}
+	var no *refusal
+	if errors.As(err, &no) && no.Status == 403 { // this key may not look: the server decides about the text itself
+		return text, nil
+	}
+	switch {
+	case err != nil:
+		return "", err
+	case len(found) == 0:
+		return text, nil
+	case len(found) > 1:
+		return "", ambiguous(kind, text, found)
+	}
+	return found[0].id, nil
+}
+
+// match is an object that a text may name.
+type match struct{ id, name string }
+
+// ambiguous refuses a text that names several objects.
+func ambiguous(kind object, text string, found []match) error {
+	var b strings.Builder
+	for i, m := range found {
+		if i == 5 {
+			b.WriteString("\n  …")
+			break
+		}
+		b.WriteString("\n  " + m.id + "  " + m.name)
+	}
+	return usage("%q names %s. Say which, by its id:\n%s", text, plural(len(found), string(kind), string(kind)+"s"), b.String())
+}
+
+// best picks the matches of the best rank: 0 is exact, 1 a beginning; below 0 is none.
+func best[T any](all []T, rank func(T) int, as func(T) match) []match {
+	var out []match
+	top := 2
+	for _, v := range all {
+		n := rank(v)
+		if n < 0 || n > top {
+			continue
+		}
+		if n < top {
+			out, top = nil, n
+		}
+		out = append(out, as(v))
+	}
+	return out
+}
+
+// rankOf compares a text with the names of an object.
+func rankOf(text string, names ...string) int {
+	rank := -1
+	for _, n := range names {
+		if n == text {
+			return 0
+		}
+		if strings.HasPrefix(n, text) && text != "" {
+			rank = 1
+		}
+	}
+	return rank
+}
+
+var (
+	keyIDForm   = regexp.MustCompile(`^key_[0-9a-z]{12}$`)
+	cueIDForm   = regexp.MustCompile(`^cue_[0-9a-z]{12}$`)
+	userIDForm  = regexp.MustCompile(`^usr_[0-9a-z]{12}$`)
+	uuidForm    = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+	uuidBegins  = regexp.MustCompile(`^[0-9a-f-]{4,36}$`)
+	redactedEnd = regexp.MustCompile(`_\*\*\*_([0-9a-f]{8})$`)
+)
+
+// findKeys looks among the keys that the caller may list, or at the calling key itself when it may list none. Keys that still
+// work come before those that have ended.
+func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
+	if keyIDForm.MatchString(text) {
+		return []match{{id: text}}, nil
+	}
+	keys, err := d.allKeys(ctx, inputs{})
+	var no *refusal
+	if errors.As(err, &no) && no.Status == 403 {
+		self, err := get[keyView](ctx, d, "key.self", nil)
+		if err != nil {
+			return nil, err
+		}
+		keys = []keyView{self}
+	} else if err != nil {
+		return nil, err
+	}
+	if m := redactedEnd.FindStringSubmatch(text); m != nil {
+		text = m[1]
+	}
+	for _, ended := range [...]bool{false, true} {
+		found := best(keys, func(k keyView) int {
+			if (k.Status == "revoked") != ended {
+				return -1
+			}
+			names := []string{k.ID, k.Name}
+			for _, s := range k.Secrets {
+				names = append(names, lastEight(s.Redacted))
+			}
+			return rankOf(text, names...)
+		}, func(k keyView) match { return match{k.ID, k.Name + "  " + k.Redacted} })
+		if len(found) > 0 {
+			return found, nil
+		}
+	}
+	return nil, nil
+}
+
+// findCues asks the server for cues of this name, and failing that for those whose name begins so.
+func (d *door) findCues(ctx context.Context, text string) ([]match, error) {
+	if cueIDForm.MatchString(text) {
+		return []match{{id: text}}, nil
+	}
+	for _, pattern := range [...]string{text, text + "*"} {
+		page, err := get[cuePage](ctx, d, "cue.list", inputs{"name": pattern, "limit": int64(6)})
+		if err != nil {
+			return nil, err
+		}
+		var found []match
+		for _, c := range page.Cues {
+			found = append(found, match{c.ID, c.Name})
+		}
+		if len(found) > 0 {
+			return found, nil
+		}
+	}
+	return nil, nil
+}
+
+func (d *door) findMembers(ctx context.Context, text string) ([]match, error) {
+	if userIDForm.MatchString(text) {
+		return []match{{id: text}}, nil
+	}
+	list, err := get[memberPage](ctx, d, "member.list", nil)
+	if err != nil {
+		return nil, err
+	}
+	text = strings.ToLower(text)
+	return best(list.Members, func(m memberView) int { return rankOf(text, m.ID, strings.ToLower(m.Email)) },
+		func(m memberView) match { return match{m.ID, m.Email} }), nil
+}
+
+// refused adds to a refusal what only the command line knows: how the caller named what was not found, and why it may be hidden.
+func (r *run) refused(err error) error {
+	var no *refusal
+	if !errors.As(err, &no) {
+		return err
+	}
+	if r.door.flags.json && len(no.body) > 0 {
+		_ = r.raw(&answer{body: no.body})
+	}
+	if no.Status != 404 {
+		return err
+	}
+	for _, f := range r.op.Fields() {
+		if string(r.word.refOf(r.op, f))+"_not_found" == no.Code {
+			no.typed = firstOf(r.typed[f.Name], text(r.in[f.Name]))
+		}
+	}
+	if no.Code == "cue_not_found" || no.Code == "execution_not_found" {
+		self, err := get[keyView](r.ctx, r.door, "key.self", nil)
+		if err == nil && self.Restrictions != nil && self.Restrictions.Cues != nil {
+			no.notes = append(no.notes, "note\tThis key ("+self.Name+") sees only some cues; unstuck keys access lists them.")
+		}
+	}
+	return no
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	unescaped, err := url.PathUnescape(s)
+	if err != nil {
+		return s
+	}
+	return unescaped
+}
