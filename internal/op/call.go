@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -74,6 +75,7 @@ type Set struct {
 	now    func() time.Time
 	list   []*Operation
 	byName map[string]*Operation
+	pool   sync.Pool // of *jsonWriter
 }
 
 // NewSet puts operations behind a guard. It panics when two share a name or a route, or name the parameters of one path
@@ -190,7 +192,20 @@ func (s *Set) run(ctx context.Context, c *Call) (body []byte, err error) {
 	if _, none := out.(None); none || err != nil {
 		return nil, err
 	}
-	return Marshal(out), nil
+	return s.marshal(out), nil
+}
+
+// marshal is Marshal with a buffer that was used before.
+func (s *Set) marshal(v any) []byte {
+	w, ok := s.pool.Get().(*jsonWriter)
+	if !ok {
+		w = newJSONWriter()
+	}
+	body := bytes.Clone(w.write(v))
+	if w.buf.Cap() <= 64<<10 { // a rare large answer does not stay in memory
+		s.pool.Put(w)
+	}
+	return body
 }
 
 // parseBody reads the body's syntax; its Content-Type is not looked at, because clients send a wrong one or none (CueAPI wire

@@ -118,12 +118,26 @@ func Quote(s string) string { return string(Marshal(s)) }
 
 // Marshal is compact JSON without HTML escaping and without a newline (CueAPI wire contract 1.5). It panics on what cannot be
 // JSON, which is a fault of the program.
-func Marshal(v any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+func Marshal(v any) []byte { return newJSONWriter().write(v) }
+
+// jsonWriter writes values as Marshal does, again and again into one buffer.
+type jsonWriter struct {
+	buf bytes.Buffer
+	enc *json.Encoder
+}
+
+func newJSONWriter() *jsonWriter {
+	w := &jsonWriter{}
+	w.enc = json.NewEncoder(&w.buf)
+	w.enc.SetEscapeHTML(false)
+	return w
+}
+
+// write answers the JSON of v; it is overwritten by the next call.
+func (w *jsonWriter) write(v any) []byte {
+	w.buf.Reset()
+	if err := w.enc.Encode(v); err != nil {
 		panic(fmt.Sprintf("op: cannot write %T as JSON: %v", v, err))
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return bytes.TrimSuffix(w.buf.Bytes(), []byte("\n"))
 }

@@ -118,7 +118,7 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request, id string, to *ro
 	}()
 	req := &op.Request{
 		Op: to.op.Name, ID: id, Via: "rest", Client: client(r.Header), Peer: peer(r), Forwarded: r.Header["X-Forwarded-For"],
-		Auth: r.Header.Get("Authorization"), UserAgent: r.Header.Get("User-Agent"),
+		Auth: first(r.Header, "Authorization"), UserAgent: first(r.Header, "User-Agent"),
 		Header: r.Header, Params: to.named(values), Answer: w.Header(),
 	}
 	if to.query && r.URL.RawQuery != "" {
@@ -204,11 +204,19 @@ func newID() string {
 // client is what the caller says it is: cli, stdio, web. Anything longer than 32 characters, or not plain, is left out, since the
 // mark is shown to people.
 func client(h http.Header) string {
-	mark := h.Get("X-Unstuck-Client")
+	mark := first(h, "X-Unstuck-Client")
 	if len(mark) > 32 || strings.ContainsFunc(mark, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return ""
 	}
 	return mark
+}
+
+// first is the first value of a header whose name is written in canonical form; "" without one.
+func first(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
 }
 
 // peer is the other end of the connection. The network is asked of the listener's side: a client chooses the name of its own end
