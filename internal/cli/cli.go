@@ -108,7 +108,7 @@ func (d *door) root() *cobra.Command {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 	}
 	d.addOperations(root)
-	root.AddCommand(d.authCommand())
+	root.AddCommand(d.authCommand(), d.serveCommand(), d.configCommand(), d.secretCommand())
 	root.SetHelpCommandGroupID("you")
 	root.SetCompletionCommandGroupID("you")
 	return root

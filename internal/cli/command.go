@@ -36,20 +36,27 @@ func verbOf(o *op.Operation, w wording) string {
 
 // addOperations adds a command for every operation.
 func (d *door) addOperations(root *cobra.Command) {
-	nouns := map[string]*cobra.Command{}
+	parents := map[string]*cobra.Command{}
 	for _, o := range d.set.All() {
 		w := d.words[o.Name]
+		if w.top {
+			cmd := d.operationCommand(o, w)
+			cmd.GroupID = nouns[w.verb].group
+			root.AddCommand(cmd)
+			continue
+		}
 		noun := d.nounOf(o, w)
-		parent := nouns[noun]
+		parent := parents[noun]
 		if parent == nil {
 			parent = d.nounCommand(noun)
 			parent.Hidden = true // until one of its commands is not
-			nouns[noun] = parent
+			parents[noun] = parent
 			root.AddCommand(parent)
 		}
 		parent.Hidden = parent.Hidden && w.hidden
 		parent.AddCommand(d.operationCommand(o, w))
 	}
+	parents["workspaces"].AddCommand(d.setPlanCommand())
 }
 
 // plurals are the nouns of the command line where they are not the operation's noun with an s.
@@ -79,6 +86,7 @@ var nouns = map[string]nounText{
 	"cues":       {"work", "What is to be done, and when"},
 	"executions": {"work", "One due or fired time of a cue each: take work, report, verify, replay"},
 	"workers":    {"work", "Who takes work"},
+	"server":     {"server", "How the server is, and what runs there"},
 	"usage":      {"work", "How much of the plan is used"},
 }
 
@@ -93,6 +101,9 @@ func (d *door) operationCommand(o *op.Operation, w wording) *cobra.Command {
 			name = "[" + name + "]"
 		}
 		use += " " + name
+	}
+	if w.more != "" {
+		use += " [" + w.more + "]"
 	}
 	r := &run{door: d, op: o, word: w, in: inputs{}, typed: map[string]string{}}
 	cmd := &cobra.Command{Use: use, Short: o.Summary(), Long: longHelp(o, w), Example: examples(w), Aliases: w.aliases, Hidden: w.hidden}
@@ -127,7 +138,7 @@ func checkArgs(cmd *cobra.Command, w wording, o *op.Operation, args []string) er
 	switch {
 	case len(args) < least:
 		return usage("%s needs %s.\n\n  help      %s --help", cmd.CommandPath(), argName(o, w, fields[len(args)]), cmd.CommandPath())
-	case len(args) > len(fields):
+	case len(args) > len(fields) && (w.more == "" || len(args) > len(fields)+1):
 		return usage("%s takes %s; %q is one too many.\n\n  help      %s --help", cmd.CommandPath(),
 			plural(len(fields), "argument", "arguments"), args[len(fields)], cmd.CommandPath())
 	}
@@ -166,12 +177,18 @@ func (r *run) run(own func(*run) error) error {
 	if err := r.resolveAll(); err != nil {
 		return err
 	}
+	if r.word.ready != nil {
+		r.word.ready(r)
+	}
 	if err := r.confirm(); err != nil {
 		return err
 	}
 	a, err := r.call()
 	if err != nil {
 		return err
+	}
+	if r.word.done != nil {
+		r.word.done(r, a)
 	}
 	return r.render(a)
 }

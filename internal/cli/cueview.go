@@ -2,16 +2,212 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
+
+	"unstuck/internal/cron"
 )
 
-type cuePage struct {
-	Cues []struct {
-		ID      string     `json:"id"`
-		Name    string     `json:"name"`
-		NextRun *time.Time `json:"next_run"`
-	} `json:"cues"`
+// cueView is what the command line reads of a cue.
+type cueView struct {
+	ID          string          `json:"id"`
+	Name        string          `json:"name"`
+	Description *string         `json:"description"`
+	Status      string          `json:"status"`
+	Transport   string          `json:"transport"`
+	Schedule    scheduleView    `json:"schedule"`
+	Payload     json.RawMessage `json:"payload"`
+	Retry       struct {
+		MaxAttempts int `json:"max_attempts"`
+	} `json:"retry"`
+	NextRun      *time.Time `json:"next_run"`
+	LastRun      *time.Time `json:"last_run"`
+	RunCount     int64      `json:"run_count"`
+	FiredCount   int64      `json:"fired_count"`
+	Verification *struct {
+		Mode string `json:"mode"`
+	} `json:"verification"`
+	Warning   *string   `json:"warning"`
+	CreatedAt time.Time `json:"created_at"`
+
+	// Only when one cue is shown.
+	Executions     []executionView `json:"executions"`
+	ExecutionTotal int64           `json:"execution_total"`
+	Preview        []struct {
+		At time.Time `json:"at"`
+	} `json:"preview"`
 }
 
-// findExecutions leaves an execution as it was named.
-func (d *door) findExecutions(_ context.Context, _ string) ([]match, error) { return nil, nil }
+type scheduleView struct {
+	Type     string     `json:"type"`
+	Timezone string     `json:"timezone"`
+	Cron     string     `json:"cron"`
+	At       *time.Time `json:"at"`
+}
+
+// words are a schedule in one line.
+func (s scheduleView) words() string {
+	if s.At != nil {
+		return "once"
+	}
+	return s.Cron + " " + s.Timezone
+}
+
+type cuePage struct {
+	Cues  []cueView `json:"cues"`
+	Total int64     `json:"total"`
+}
+
+// executionView is what the command line reads of an execution.
+type executionView struct {
+	ID              string          `json:"id"`
+	CueID           string          `json:"cue_id"`
+	CueName         string          `json:"cue_name"`
+	ScheduledFor    time.Time       `json:"scheduled_for"`
+	Status          string          `json:"status"`
+	Attempts        int64           `json:"attempts"`
+	MaxAttempts     int64           `json:"max_attempts"`
+	TriggeredBy     string          `json:"triggered_by"`
+	ClaimedByWorker *string         `json:"claimed_by_worker"`
+	LeaseUntil      *time.Time      `json:"lease_until"`
+	OutcomeState    *string         `json:"outcome_state"`
+	Outcome         *outcomeView    `json:"outcome"`
+	Payload         json.RawMessage `json:"payload"`
+	ReplayedFrom    *string         `json:"replayed_from"`
+	Unfenced        bool            `json:"unfenced"`
+	Evidence        int64           `json:"evidence_versions"`
+}
+
+type outcomeView struct {
+	Success    bool       `json:"success"`
+	Result     *string    `json:"result"`
+	Error      *string    `json:"error"`
+	Summary    *string    `json:"summary"`
+	ExternalID *string    `json:"external_id"`
+	ResultURL  *string    `json:"result_url"`
+	ResultRef  *string    `json:"result_ref"`
+	RecordedAt *time.Time `json:"recorded_at"`
+	Warning    *string    `json:"warning"`
+}
+
+type executionPage struct {
+	Executions []executionView `json:"executions"`
+	Total      int64           `json:"total"`
+	NextCursor *string         `json:"next_cursor"`
+}
+
+// eight are the first characters of an execution's id, by which people call it.
+func eight(id string) string { return id[:min(8, len(id))] }
+
+// searched is how many executions are looked through for a beginning of an id.
+const searched = 1000
+
+// findExecutions looks for a beginning of an id among the newest executions.
+func (d *door) findExecutions(ctx context.Context, text string) ([]match, error) {
+	text = strings.ToLower(text)
+	if uuidForm.MatchString(text) {
+		return []match{{id: text}}, nil
+	}
+	if !uuidBegins.MatchString(text) {
+		return nil, nil
+	}
+	for id := range d.readLeases() { // what this user has taken needs no looking
+		if strings.HasPrefix(id, text) {
+			return []match{{id: id}}, nil
+		}
+	}
+	in := inputs{"limit": int64(100)}
+	var found []match
+	for range searched / 100 {
+		page, err := get[executionPage](ctx, d, "execution.list", in)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range page.Executions {
+			if strings.HasPrefix(e.ID, text) {
+				found = append(found, match{e.ID, e.CueName})
+			}
+		}
+		if page.NextCursor == nil {
+			break
+		}
+		in["cursor"] = *page.NextCursor
+	}
+	return found, nil
+}
+
+// nextLine lists due times in the zone of their cue and, where that shows another time, in the viewer's.
+func (d *door) nextLine(times []time.Time, zoneName string) string {
+	if len(times) == 0 {
+		return "nothing: it is paused, over, or has fired"
+	}
+	zone, err := cron.LoadZone(zoneName)
+	if err != nil {
+		zone, zoneName = time.UTC, "UTC"
+	}
+	line := d.timesIn(times, zone) + " " + zoneName
+	if !sameZone(zone, d.Zone, times[0]) {
+		line += "   =   " + d.timesIn(times, d.Zone) + " " + d.Zone.String() + " (yours)"
+	}
+	return line
+}
+
+// timesIn writes times of today without their date, and without seconds when none has any.
+func (d *door) timesIn(times []time.Time, zone *time.Location) string {
+	clock := "15:04"
+	for _, t := range times {
+		if t.Second() != 0 {
+			clock = "15:04:05"
+		}
+	}
+	today := d.Now().In(zone).Format(time.DateOnly)
+	var out []string
+	for _, t := range times {
+		t = t.In(zone)
+		layout := clock
+		switch {
+		case t.Format(time.DateOnly) == today:
+		case t.Sub(d.Now()) > 300*24*time.Hour:
+			layout = "2 Jan 2006 " + clock
+		default:
+			layout = "2 Jan " + clock
+		}
+		out = append(out, t.Format(layout))
+	}
+	return strings.Join(out, "  ")
+}
+
+// showNext prints the next due times of a cue.
+func (r *run) showNext(id string, n int64) error {
+	c, err := get[cueView](r.ctx, r.door, "cue.get", inputs{"id": id, "preview": n, "execution_limit": int64(1)})
+	if err != nil {
+		return err
+	}
+	r.print("Next    %s", r.nextLine(c.previews(), c.Schedule.Timezone))
+	return nil
+}
+
+func (c *cueView) previews() []time.Time {
+	var out []time.Time
+	for _, p := range c.Preview {
+		out = append(out, p.At)
+	}
+	return out
+}
+
+// moment reads a time that people typed: with an offset, or as wall time in a zone.
+func moment(text string, zone *time.Location) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04Z07:00", "2006-01-02T15:04Z07:00"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	for _, layout := range []string{"2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02T15:04:05", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is no time; write 2026-11-22 09:05 or 2026-11-22T09:05:00+01:00", text)
+}

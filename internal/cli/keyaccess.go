@@ -173,11 +173,7 @@ func (f *accessFlags) show(r *run, a *answer) error {
 	}
 	name := "KEY"
 	if v.Key != nil {
-		end := "never expires"
-		if v.ExpiresAt != nil {
-			end = "until " + r.date(*v.ExpiresAt)
-		}
-		r.print("%s  %s · %s · %s %s\n", v.Key.Name, v.Key.Redacted, v.Key.Scope, v.Status, end)
+		r.print("%s  %s · %s · %s\n", v.Key.Name, v.Key.Redacted, v.Key.Scope, r.standing(v.Status, v.ExpiresAt))
 		name = lastEight(v.Key.Redacted)
 	} else {
 		r.print("A key that does not exist yet\n")

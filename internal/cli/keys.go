@@ -236,7 +236,7 @@ func showKey(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	r.print("%s  %s · %s · %s %s", k.Name, k.Redacted, k.Scope, k.Status, r.until(&k))
+	r.print("%s  %s · %s · %s", k.Name, k.Redacted, k.Scope, r.standing(k.Status, k.ExpiresAt))
 	t := newTable()
 	t.add("id", k.ID)
 	t.add("kind", k.Kind)

@@ -152,13 +152,28 @@ func (k *keyView) inUse(now time.Time) bool {
 
 // until is how long a key works: "until 22 Nov 2027" or "never expires".
 func (d *door) until(k *keyView) string {
-	if k.ExpiresAt == nil {
+	switch {
+	case k.Status == "revoked":
+		return "ended for good"
+	case k.ExpiresAt == nil:
 		return "never expires"
-	}
-	if d.Now().After(*k.ExpiresAt) {
+	case d.Now().After(*k.ExpiresAt):
 		return "expired " + d.date(*k.ExpiresAt)
 	}
 	return "until " + d.date(*k.ExpiresAt)
+}
+
+// standing is the status of a key and how long it works: "active until 4 Nov 2027".
+func (d *door) standing(status string, expires *time.Time) string {
+	switch {
+	case status == "revoked":
+		return status
+	case expires == nil:
+		return status + ", never expires"
+	case status == "expired":
+		return status + " " + d.date(*expires)
+	}
+	return status + " until " + d.date(*expires)
 }
 
 // program is who used a secret, as people recognise it: the first word of the user agent, or the address.

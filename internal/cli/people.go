@@ -185,12 +185,12 @@ func showWorkspace(r *run, a *answer) error {
 }
 
 func (d *door) showWorkspace(w workspaceView) {
+	d.print("%s  %s · %s", w.Name, w.Slug, w.ID)
 	t := newTable()
-	t.add(w.Name, w.Slug+"  "+w.ID)
 	t.add("plan", w.Plan)
 	t.add("cues", limitWords(w.CueLimit))
-	t.add("executions", limitWords(w.ExecutionLimit)+" a month")
-	t.add("calls", limitWords(w.RateLimit)+" a minute, by all keys together")
+	t.add("executions a month", limitWords(w.ExecutionLimit))
+	t.add("calls a minute", limitWords(w.RateLimit)+", shared by all keys")
 	t.add("since", d.date(w.CreatedAt))
 	d.print("%s", strings.TrimSuffix(t.String(), "\n"))
 }
@@ -232,7 +232,7 @@ func (d *door) setPlanCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		d.print("Workspace %s is on plan %s now: %s cues, %s executions a month, %s calls a minute.", w.Slug, w.Plan,
+		d.print("Workspace %s is on plan %s now. Cues: %s; executions a month: %s; calls a minute: %s.", w.Slug, w.Plan,
 			limitWords(w.CueLimit), limitWords(w.ExecutionLimit), limitWords(w.RateLimit))
 		return nil
 	}

@@ -133,21 +133,14 @@ func (d *door) writeLogin(l login) error {
 	if d.Home == "" {
 		return errors.New("there is no home folder to store the login in; set HOME, or put the key into " + keyVar)
 	}
-	dir := filepath.Dir(d.loginPath())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("store the login: %w", err)
+	b, err := json.MarshalIndent(l, "", "  ")
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(d.loginPath()), 0o700)
 	}
-	f, err := os.CreateTemp(dir, "credentials") // 0600
+	if err == nil {
+		err = writeWhole(d.loginPath(), append(b, '\n'))
+	}
 	if err != nil {
-		return fmt.Errorf("store the login: %w", err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
-	enc := json.NewEncoder(f)
-	enc.SetIndent("", "  ")
-	if err := errors.Join(enc.Encode(l), f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("store the login: %w", err)
-	}
-	if err := os.Rename(f.Name(), d.loginPath()); err != nil {
 		return fmt.Errorf("store the login: %w", err)
 	}
 	return nil

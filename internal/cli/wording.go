@@ -14,18 +14,22 @@ import (
 type wording struct {
 	noun, verb string   // the command: "keys", "create"
 	aliases    []string // further verbs
+	top        bool     // the verb stands alone, without a noun
 	hidden     bool     // works, but is not in the help: another command says the same in our words
 
 	args  []string          // fields that are positional arguments; a ? at the end: may be left out. Default: those of the path
 	flags map[string]string // names of flags by field; "-": no flag, because own flags or the command itself fill the field
 	refs  map[string]object // fields that name an object, by kind
+	more  string            // name of one further optional argument, for own
 
-	own  func(*pflag.FlagSet) func(*run) error // further flags, and what they mean: called before the call
-	ask  func(*run) (string, error)            // the question before something is ended for good
-	do   func(*run) error                      // all that happens, instead of one call and its rendering
-	show func(*run, *answer) error             // the answer for people; default: generic
-	note string                                // a paragraph for the help
-	like []string                              // examples for the help, without "unstuck"
+	own   func(*pflag.FlagSet) func(*run) error // further flags, and what they mean: called before the call
+	ask   func(*run) (string, error)            // the question before something is ended for good
+	do    func(*run) error                      // all that happens, instead of one call and its rendering
+	ready func(*run)                            // before the call, when objects are found
+	done  func(*run, *answer)                   // after it succeeded, however it is shown
+	show  func(*run, *answer) error             // the answer for people; default: generic
+	note  string                                // a paragraph for the help
+	like  []string                              // examples for the help, without "unstuck"
 }
 
 // object is a kind of thing that arguments name.
@@ -43,7 +47,7 @@ const (
 // wordings are all wordings by the names of their operations.
 func wordings() map[string]wording {
 	out := map[string]wording{}
-	for _, part := range []map[string]wording{compatWordings(), keyWordings(), peopleWordings()} {
+	for _, part := range []map[string]wording{compatWordings(), keyWordings(), peopleWordings(), cueWordings(), executionWordings()} {
 		for name, w := range part {
 			out[name] = w
 		}
@@ -56,6 +60,7 @@ func compatWordings() map[string]wording {
 	hidden := wording{hidden: true}
 	return map[string]wording{
 		"me.get": hidden, "account.register": hidden, "auth_key.reveal": hidden, "auth_key.regenerate": hidden,
+		"server.health": {noun: "server"}, "server.status": {noun: "server"}, "server.info": {noun: "server"},
 		"auth_key.create": hidden, "auth_key.list": hidden, "auth_key.update": hidden, "auth_key.revoke": hidden,
 	}
 }

@@ -1,0 +1,387 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"unstuck/internal/cron"
+)
+
+// unbuilt are inputs of CueAPI that this version refuses; the command line does not offer them.
+var unbuilt = map[string]string{
+	"delivery": hiddenFlag, "alerts": hiddenFlag, "on_success_fire": hiddenFlag, "require_payload_override": hiddenFlag, "required_payload_keys": hiddenFlag,
+	"exit_criteria": hiddenFlag, "idempotency_key": hiddenFlag,
+}
+
+// cueFlags hides the fields that own flags fill, beside those in `more`.
+func cueFlags(more map[string]string) map[string]string {
+	out := map[string]string{
+		"schedule": hiddenFlag, "callback": hiddenFlag, "retry": hiddenFlag, "on_failure": hiddenFlag, "verification": hiddenFlag, "transport": hiddenFlag,
+		"cron": hiddenFlag, "at": hiddenFlag, "timezone": hiddenFlag, "callback_url": hiddenFlag, "worker": hiddenFlag, "status": hiddenFlag, "catch_up": hiddenFlag,
+	}
+	maps.Copy(out, unbuilt)
+	maps.Copy(out, more)
+	return out
+}
+
+// cueWordings are the commands under `unstuck cues`.
+func cueWordings() map[string]wording {
+	return map[string]wording{
+		"cue.create": {args: []string{"name"}, flags: cueFlags(nil), own: ownCue, show: showCueCreated,
+			note: "--cron has five fields (minute hour day month weekday), a sixth for seconds, or a word such as @daily. Without --zone it is UTC.",
+			like: []string{"cues create hello --cron '*/5 * * * *' --to worker --payload '{\"who\":\"world\"}'",
+				"cues create nightly-report --cron '0 3 * * *' --zone Europe/Berlin --verify require_result_url", "cues create launch --at '2026-12-01 09:00' --zone Europe/Berlin --payload @launch.json"}},
+		"cue.list":   {show: showCues, like: []string{"cues list --name 'crm-*'", "cues list --status paused"}},
+		"cue.get":    {own: ownCueGet, flags: map[string]string{"execution_limit": "executions", "execution_offset": hiddenFlag}, show: showCue},
+		"cue.update": {flags: cueFlags(nil), own: ownCueUpdate, show: showCueChanged, like: []string{"cues update nightly-report --zone Europe/Berlin", "cues update hello --cron '*/10 * * * *'"}},
+		"cue.pause":  {show: showCueChanged}, "cue.resume": {show: showCueChanged},
+		"cue.delete": {ask: askDeleteCue, show: func(r *run, _ *answer) error {
+			r.print("Deleted cue %s. Its ledger stays: unstuck cues ledger %s", r.typed["id"], r.in["id"])
+			return nil
+		}},
+		"cue.fire": {flags: cueFlags(map[string]string{"payload_override": "payload", "send_at": "at"}), show: showFired, like: []string{"cues fire hello", "cues fire hello --payload '{\"who\":\"me\"}'"}},
+		"cue.ledger": {show: showLedger, note: "Works for a deleted cue too, by its id.",
+			like: []string{"cues ledger nightly-report --from 2026-11-01"}},
+		"usage.get": {show: showUsage, top: true, verb: "usage"},
+	}
+}
+
+// cueOptions are the own flags of create and update.
+type cueOptions struct {
+	cron, at, zone, to, verify string
+	attempts                   int64
+	pauseOnFailure             bool
+	fs                         *pflag.FlagSet
+}
+
+func (o *cueOptions) add(fs *pflag.FlagSet) {
+	o.fs = fs
+	fs.StringVar(&o.cron, "cron", "", "again and again: minute hour day month weekday")
+	fs.StringVar(&o.at, "at", "", "once, at this moment; without an offset it is read in --zone")
+	fs.StringVar(&o.zone, "zone", "", "time zone of the schedule, like Europe/Berlin (default UTC)")
+	fs.Int64Var(&o.attempts, "attempts", 3, "how often an execution is handed out at most")
+	fs.StringVar(&o.verify, "verify", "", "what a reported success must bring to count: none, require_external_id, require_result_url, require_artifacts, manual")
+	fs.BoolVar(&o.pauseOnFailure, "pause-on-failure", false, "pause when an execution was missed, or failed without a report")
+}
+
+// fill puts what the flags say, beside the schedule, into the inputs.
+func (o *cueOptions) fill(r *run) {
+	if o.fs.Changed("attempts") {
+		r.in["retry"] = map[string]any{"max_attempts": o.attempts}
+	}
+	if o.verify != "" {
+		r.in["verification"] = map[string]any{"mode": o.verify}
+	}
+	if o.fs.Changed("pause-on-failure") {
+		r.in["on_failure"] = map[string]any{"pause": o.pauseOnFailure}
+	}
+}
+
+// schedule is the schedule that the flags name; nil when they name none.
+func (o *cueOptions) schedule() (map[string]any, error) {
+	s := map[string]any{}
+	if o.zone != "" {
+		s["timezone"] = o.zone
+	}
+	switch {
+	case o.cron != "" && o.at != "":
+		return nil, usage("--cron and --at exclude each other.")
+	case o.cron != "":
+		s["type"], s["cron"] = "recurring", o.cron
+	case o.at != "":
+		zone, err := cron.LoadZone(firstOf(o.zone, "UTC"))
+		if err != nil {
+			return nil, usage("There is no time zone %q; write it like Europe/Berlin.", o.zone)
+		}
+		t, err := moment(o.at, zone)
+		if err != nil {
+			return nil, usage("--at: %v", err)
+		}
+		s["type"], s["at"] = "once", t.Format(time.RFC3339)
+	case o.zone == "":
+		return nil, nil
+	}
+	return s, nil
+}
+
+func ownCue(fs *pflag.FlagSet) func(*run) error {
+	o := &cueOptions{}
+	o.add(fs)
+	fs.StringVar(&o.to, "to", "worker", "who does the work: worker, or the URL of a callback")
+	return func(r *run) error {
+		s, err := o.schedule()
+		switch {
+		case err != nil:
+			return err
+		case s["type"] == nil:
+			return usage("Say when: --cron '*/5 * * * *' for again and again, or --at '2026-12-01 09:00' for once.")
+		}
+		r.in["schedule"] = s
+		if o.to == "worker" {
+			r.in["transport"] = "worker"
+		} else {
+			r.in["transport"], r.in["callback"] = "webhook", map[string]any{"url": o.to}
+		}
+		o.fill(r)
+		if o.zone == "" && namesHour(o.cron) {
+			r.say("Zone    UTC, because no --zone was given. To mean your own clock: --zone %s", r.Zone)
+		}
+		return nil
+	}
+}
+
+// namesHour says whether the zone matters for a cron expression: it names hours or days.
+func namesHour(expr string) bool {
+	fields := strings.Fields(expr)
+	if len(fields) < 5 {
+		return expr != "" && expr != "@hourly"
+	}
+	return fields[1] != "*" || fields[2] != "*" || fields[4] != "*"
+}
+
+func ownCueUpdate(fs *pflag.FlagSet) func(*run) error {
+	o := &cueOptions{}
+	o.add(fs)
+	return func(r *run) error {
+		s, err := o.schedule()
+		if err != nil {
+			return err
+		}
+		o.fill(r)
+		if s == nil {
+			return nil
+		}
+		if s["type"] == nil { // a new zone for the schedule that there is
+			if err := r.resolveAll(); err != nil {
+				return err
+			}
+			c, err := get[cueView](r.ctx, r.door, "cue.get", inputs{"id": r.in["id"]})
+			if err != nil {
+				return r.refused(err)
+			}
+			s["type"] = c.Schedule.Type
+			if c.Schedule.At != nil {
+				s["at"] = c.Schedule.At.Format(time.RFC3339)
+			} else {
+				s["cron"] = c.Schedule.Cron
+			}
+		}
+		r.in["schedule"] = s
+		return nil
+	}
+}
+
+func ownCueGet(*pflag.FlagSet) func(*run) error {
+	return func(r *run) error {
+		if r.in["preview"] == nil && !r.door.flags.json {
+			r.in["preview"] = int64(3)
+		}
+		return nil
+	}
+}
+
+func showCueCreated(r *run, a *answer) error {
+	c, err := decode[cueView](a)
+	if err != nil {
+		return err
+	}
+	waits := "for workers"
+	if c.Warning != nil {
+		waits = "waits for a worker"
+	}
+	r.print("Created cue %s  %s  %s, %s", c.Name, c.ID, c.Status, waits)
+	return r.showNext(c.ID, 3)
+}
+
+func showCueChanged(r *run, a *answer) error {
+	c, err := decode[cueView](a)
+	if err != nil {
+		return err
+	}
+	switch r.op.Name {
+	case "cue.pause":
+		r.print("Paused cue %s. Due times from now on are skipped; the ledger says so. Executions that exist go on.", c.Name)
+		return nil
+	case "cue.resume":
+		r.print("Resumed cue %s", c.Name)
+	default:
+		r.print("Changed cue %s  %s  %s", c.Name, c.ID, c.Status)
+	}
+	return r.showNext(c.ID, 3)
+}
+
+func showCues(r *run, a *answer) error {
+	page, err := decode[cuePage](a)
+	if err != nil {
+		return err
+	}
+	if len(page.Cues) == 0 {
+		r.print("No cues.")
+		return nil
+	}
+	t := newTable("NAME", "STATUS", "SCHEDULE", "NEXT ("+r.Zone.String()+")", "LAST", "FIRED", "ID")
+	for i := range page.Cues {
+		c := &page.Cues[i]
+		next, last := "–", "–"
+		if c.NextRun != nil {
+			next = r.timesIn([]time.Time{*c.NextRun}, r.Zone)
+		}
+		if c.LastRun != nil {
+			last = r.ago(*c.LastRun)
+		}
+		t.add(c.Name, c.Status, c.Schedule.words(), next, last, thousands(c.FiredCount), c.ID)
+	}
+	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	if more := page.Total - int64(len(page.Cues)); more > 0 {
+		r.say("%d of %d shown; the others: --offset, or --name 'beginning*'", len(page.Cues), page.Total)
+	}
+	return nil
+}
+
+func showCue(r *run, a *answer) error {
+	c, err := decode[cueView](a)
+	if err != nil {
+		return err
+	}
+	r.print("%s  %s · %s · %s", c.Name, c.ID, c.Status, c.Schedule.words())
+	t := newTable()
+	if c.Description != nil {
+		t.add("about", *c.Description)
+	}
+	t.add("next", r.nextLine(c.previews(), c.Schedule.Timezone))
+	if c.LastRun != nil {
+		t.add("last", r.ago(*c.LastRun))
+	}
+	t.add("payload", string(c.Payload))
+	t.add("attempts", fmt.Sprintf("at most %d", c.Retry.MaxAttempts))
+	if c.Verification != nil {
+		t.add("verification", c.Verification.Mode)
+	}
+	t.add("fired", thousands(c.FiredCount)+" due times, "+thousands(c.RunCount)+" ended")
+	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	if len(c.Executions) > 0 {
+		r.print("\n%s", strings.TrimSuffix(r.executionTable(c.Executions), "\n"))
+	}
+	return nil
+}
+
+func askDeleteCue(r *run) (string, error) {
+	c, err := get[cueView](r.ctx, r.door, "cue.get", inputs{"id": r.in["id"], "execution_limit": int64(1)})
+	if err != nil {
+		return "", r.refused(err)
+	}
+	return fmt.Sprintf("Cue %s  %s is deleted for good, with %s. Its ledger stays.", c.Name, c.ID,
+		plural(int(c.ExecutionTotal), "execution", "executions")), nil
+}
+
+func showFired(r *run, a *answer) error {
+	e, err := decode[executionView](a)
+	if err != nil {
+		return err
+	}
+	when := "a worker may take it now"
+	if e.ScheduledFor.After(r.Now()) {
+		when = "a worker may take it from " + r.clock(e.ScheduledFor) + " UTC on"
+	}
+	r.print("Fired %s  execution %s  %s: %s", r.typed["id"], eight(e.ID), e.Status, when)
+	return nil
+}
+
+func showLedger(r *run, a *answer) error {
+	l, err := decode[struct {
+		Name                                                 string
+		From, To                                             time.Time
+		Expected, Fired, Coalesced, Skipped, Missed, Pending int64
+		Closed                                               bool
+		HasMore                                              bool `json:"has_more"`
+		Entries                                              []struct {
+			Ending, Reason string
+			First, Last    time.Time
+			Count          int64
+		}
+	}](a)
+	if err != nil {
+		return err
+	}
+	const layout = "2 Jan 2006 15:04:05"
+	r.print("%s  %s to %s UTC", l.Name, l.From.UTC().Format(layout), l.To.UTC().Format(layout))
+	closed := "the ledger closes"
+	if !l.Closed {
+		closed = "the ledger does NOT close"
+	}
+	sum := fmt.Sprintf("%s due = %s fired", thousands(l.Expected), thousands(l.Fired))
+	for _, part := range []struct {
+		n     int64
+		words string
+	}{{l.Coalesced, "merged into a later one"}, {l.Skipped, "skipped"}, {l.Missed, "missed"}, {l.Pending, "due this moment"}} {
+		if part.n > 0 {
+			sum += " + " + thousands(part.n) + " " + part.words
+		}
+	}
+	r.print("%s: %s", sum, closed)
+	if len(l.Entries) > 0 {
+		t := newTable("FIRST (UTC)", "LAST (UTC)", "DUE TIMES", "ENDED AS", "BECAUSE")
+		for _, e := range l.Entries {
+			ending := e.Ending
+			if ending == "coalesced" {
+				ending = "merged into a later one"
+			}
+			t.add(e.First.UTC().Format(layout), e.Last.UTC().Format(layout), thousands(e.Count), ending, firstOf(strings.ReplaceAll(e.Reason, "_", " "), "–"))
+		}
+		r.print("\n%s", strings.TrimSuffix(t.String(), "\n"))
+	}
+	if l.HasMore {
+		r.say("There are more entries: --limit")
+	}
+	if !l.Closed {
+		return exitWith(exitOurs)
+	}
+	return nil
+}
+
+func showUsage(r *run, a *answer) error {
+	u, err := decode[struct {
+		Plan   string
+		Period struct{ Start, End string }
+		Cues   struct{ Used, Limit int64 }
+		Execs  struct {
+			Used, Limit int64
+			Percent     int64 `json:"percent_used"`
+			Projected   int64 `json:"projected_month_end"`
+			WillExceed  bool  `json:"will_exceed_limit"`
+		} `json:"executions"`
+		Outcomes struct{ Reported, Succeeded, Failed int64 }
+		Rate     struct {
+			Limit   int64
+			Current int64 `json:"current_usage"`
+		} `json:"rate_limit"`
+	}](a)
+	if err != nil {
+		return err
+	}
+	r.print("Plan %s, %s to %s (UTC)", u.Plan, u.Period.Start, u.Period.End)
+	of := func(used, limit int64) string {
+		if limit >= noCap {
+			return thousands(used) + ", no limit"
+		}
+		return thousands(used) + " of " + thousands(limit)
+	}
+	execs := of(u.Execs.Used, u.Execs.Limit)
+	if u.Execs.Limit < noCap {
+		execs += fmt.Sprintf(" (%d %%), about %s by the end of the month", u.Execs.Percent, thousands(u.Execs.Projected))
+		if u.Execs.WillExceed {
+			execs += ": too many for the plan"
+		}
+	}
+	t := newTable()
+	t.add("  cues", of(u.Cues.Used, u.Cues.Limit))
+	t.add("  executions", execs)
+	t.add("  outcomes", fmt.Sprintf("%s reported: %s success, %s failed", thousands(u.Outcomes.Reported), thousands(u.Outcomes.Succeeded), thousands(u.Outcomes.Failed)))
+	t.add("  calls", of(u.Rate.Current, u.Rate.Limit)+" in the last minute")
+	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	return nil
+}
