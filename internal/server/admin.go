@@ -1,0 +1,240 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+)
+
+// Migrate brings the database up to the schema of this program and answers its version. No server may run on it.
+func Migrate(ctx context.Context, s Settings, log *slog.Logger) (int64, error) {
+	if err := s.prepareData(); err != nil {
+		return 0, err
+	}
+	d, err := db.Open(ctx, db.Options{DSN: s.DSN(), Log: log, LockWait: -1})
+	if err != nil {
+		return 0, err
+	}
+	return d.Version(), d.Close()
+}
+
+// Backup copies the database into a new file, beside a running server. The server secret is not in it.
+func Backup(ctx context.Context, s Settings, path string) error {
+	d, err := db.Open(ctx, db.Options{DSN: s.DSN(), ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Backup(ctx, path), d.Close())
+}
+
+// openAccess opens a database with its keys, without serving it.
+func (s Settings) openAccess(ctx context.Context, o db.Options, log *slog.Logger, acceptRollback bool) (*db.DB, *access.Access, error) {
+	d, err := db.Open(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	secrets, err := s.serverSecrets(ctx, d)
+	if err == nil {
+		var a *access.Access
+		a, err = access.Open(ctx, access.Options{
+			DB: d, Secrets: secrets, Dir: s.Data, SecretFromEnv: s.Secret != "", Now: time.Now, Log: log, Prefix: s.KeyPrefix, AcceptRollback: acceptRollback,
+		})
+		if err == nil {
+			return d, a, nil
+		}
+	}
+	return nil, nil, errors.Join(err, d.Close())
+}
+
+// CheckAudit checks the audit log of every workspace, beside a running server or without one.
+func CheckAudit(ctx context.Context, s Settings) ([]access.Chain, error) {
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, slog.New(slog.DiscardHandler), true)
+	if err != nil {
+		return nil, err
+	}
+	chains, err := a.CheckAudit(ctx, "")
+	return chains, errors.Join(err, d.Close())
+}
+
+// SecretStatus says which server secrets are in use, and rotates first when asked to. No server may run; a running one is asked
+// through its local socket instead.
+func SecretStatus(ctx context.Context, s Settings, rotate bool) (out access.SecretStatus, err error) {
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1, ReadOnly: !rotate}, slog.New(slog.DiscardHandler), true)
+	if err != nil {
+		return out, err
+	}
+	if rotate {
+		out, err = a.RotateServerSecret(ctx)
+	} else {
+		out, err = a.SecretStatus(ctx)
+	}
+	return out, errors.Join(err, d.Close())
+}
+
+// Restored is what a restore did.
+type Restored struct {
+	Replaced    string // where the database that was there went; "" when there was none
+	KeptRevoked int    // keys that the backup had alive and the replaced database had revoked
+}
+
+// Restore puts a backup in the place of the database. It checks first that this program and the server secret fit the backup and
+// that its audit log is whole, and keeps revoked what the replaced database had revoked. No server may run.
+func Restore(ctx context.Context, s Settings, from string) (out Restored, err error) {
+	if s.Database != "" {
+		return out, errors.New("the database is PostgreSQL: restore it with pg_restore, and start the server once with --accept-rollback")
+	}
+	if err := s.prepareData(); err != nil {
+		return out, err
+	}
+	revoked, err := s.revokedKeys(ctx)
+	if err != nil {
+		return out, err
+	}
+	fresh := s.DSN() + ".restoring"
+	defer func() { removeDatabase(fresh) }()
+	if err := copyFile(from, fresh); err != nil {
+		return out, err
+	}
+	if out.KeptRevoked, err = s.prepareRestored(ctx, fresh, revoked); err != nil {
+		return out, err
+	}
+	if _, err := os.Stat(s.DSN()); err == nil {
+		out.Replaced = s.DSN() + time.Now().UTC().Format(".replaced-20060102-150405")
+		for _, suffix := range []string{"-wal", "-shm"} {
+			if err := os.Rename(s.DSN()+suffix, out.Replaced+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return out, fmt.Errorf("put the old database aside: %w", err)
+			}
+		}
+		if err := os.Rename(s.DSN(), out.Replaced); err != nil {
+			return out, fmt.Errorf("put the old database aside: %w", err)
+		}
+	}
+	if err := os.Rename(fresh, s.DSN()); err != nil {
+		return out, fmt.Errorf("put the backup in place: %w", err)
+	}
+	return out, s.rewriteHeads(ctx)
+}
+
+// revokedKeys are the keys that the database in place has revoked; none when there is no database. It fails when a server runs.
+func (s Settings) revokedKeys(ctx context.Context) ([]access.RevokedKey, error) {
+	if _, err := os.Stat(s.DSN()); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1}, slog.New(slog.DiscardHandler), true)
+	if err != nil {
+		return nil, fmt.Errorf("open the database that is to be replaced: %w", err)
+	}
+	list, err := a.RevokedKeys(ctx)
+	return list, errors.Join(err, d.Close())
+}
+
+// prepareRestored checks a copy of the backup and carries the revocations over.
+func (s Settings) prepareRestored(ctx context.Context, path string, revoked []access.RevokedKey) (int, error) {
+	d, a, err := s.openAccess(ctx, db.Options{DSN: path, LockWait: -1}, slog.New(slog.DiscardHandler), true)
+	if err != nil {
+		return 0, fmt.Errorf("the backup was not restored, and nothing was changed: %w", err)
+	}
+	chains, err := a.CheckRows(ctx)
+	for _, c := range chains {
+		if !c.OK {
+			err = errors.Join(err, fmt.Errorf("the backup was not restored, and nothing was changed: the audit log of workspace %s is broken: %s", c.Workspace, c.Problem))
+		}
+	}
+	n := 0
+	if err == nil {
+		n, err = a.KeepRevoked(ctx, revoked)
+	}
+	return n, errors.Join(err, d.Close())
+}
+
+func (s Settings) rewriteHeads(ctx context.Context) error {
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1}, slog.New(slog.DiscardHandler), true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.ForgetHeads(), a.WriteHeads(ctx), d.Close())
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("read the backup: %w", err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy the backup: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Sync(), out.Close()); err != nil {
+		return fmt.Errorf("copy the backup: %w", err)
+	}
+	return nil
+}
+
+func removeDatabase(path string) {
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		_ = os.Remove(path + suffix) // what is not there needs no removing
+	}
+}
+
+// Finding is one thing that doctor looked at.
+type Finding struct {
+	What string
+	Err  error  // nil: fine
+	Mend string // what to do about it
+}
+
+// Doctor looks at everything that a server needs, beside a running one or without one. It changes nothing.
+func Doctor(ctx context.Context, s Settings) []Finding {
+	var out []Finding
+	add := func(what string, err error, mend string) bool {
+		out = append(out, Finding{what, err, mend})
+		return err == nil
+	}
+	add("where it listens: "+s.Listen, s.checkListen(), "choose one of the ways above")
+	if !add("data folder "+s.Data, checkFolder(s.Data), "chmod 700 "+s.Data+", or start the server once: unstuck serve") {
+		return out
+	}
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, slog.New(slog.DiscardHandler), false)
+	if !add("database and server secret", err, "see the sentence above; unstuck restore brings back a backup") {
+		return out
+	}
+	chains, err := a.CheckAudit(ctx, "")
+	for _, c := range chains {
+		if !c.OK {
+			err = errors.Join(err, fmt.Errorf("workspace %s: %s", c.Workspace, c.Problem))
+		}
+	}
+	add("audit log", err, "compare with a backup; the rows before that place are whole")
+	if err := d.Close(); err != nil {
+		add("closing the database", err, "look at the disk")
+	}
+	return out
+}
+
+func checkFolder(path string) error {
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errors.New("it is not there; no server has run here yet")
+	case err != nil:
+		return err
+	case !st.IsDir():
+		return errors.New("it is no folder")
+	case st.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("others may read it (%v)", st.Mode().Perm())
+	}
+	if st, err := os.Stat(filepath.Join(path, "secret")); err == nil && st.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("others may read the server secret in it (%v); chmod 600 %s", st.Mode().Perm(), filepath.Join(path, "secret"))
+	}
+	return nil
+}
