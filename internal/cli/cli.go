@@ -109,6 +109,8 @@ func (d *door) root() *cobra.Command {
 	}
 	d.addOperations(root)
 	root.AddCommand(d.authCommand(), d.serveCommand(), d.configCommand(), d.secretCommand())
+	root.AddCommand(d.careCommands()...)
+	root.AddCommand(d.careCommands()...)
 	root.SetHelpCommandGroupID("you")
 	root.SetCompletionCommandGroupID("you")
 	return root

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"unstuck/internal/access"
 	"unstuck/internal/server"
 )
 
@@ -18,7 +19,7 @@ import (
 func (d *door) settingsFlags(fs *pflag.FlagSet, only ...string) func() (server.Settings, error) {
 	fs.SortFlags = false
 	for _, s := range server.AllSettings() {
-		if s.Flag == "" || len(only) > 0 && !contains(only, s.Flag) {
+		if s.Flag == "" || len(only) > 0 && !slices.Contains(only, s.Flag) {
 			continue
 		}
 		help := s.Doc
@@ -40,15 +41,6 @@ func (d *door) settingsFlags(fs *pflag.FlagSet, only ...string) func() (server.S
 		}
 		return settings, nil
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // lookupEnv is the environment as settings read it: an empty variable counts as absent.
@@ -140,12 +132,18 @@ func (d *door) secretCommand() *cobra.Command {
 	return secret
 }
 
+// secretStatus asks the running server, or looks at the data itself when none runs.
 func (d *door) secretStatus(ctx context.Context, data, method string) error {
-	var s struct {
-		Newest int64 `json:"newest"`
-		Epochs []struct{ Number, Keys int64 }
+	var s access.SecretStatus
+	err := d.askLocal(ctx, data, method, "/secret", map[string]string{}, &s)
+	var f *fault
+	if errors.As(err, &f) && f.code == exitUnreachable {
+		var settings server.Settings
+		if settings, err = server.ReadSettings(d.lookupEnv, map[string]string{"data": d.dataFolder(data)}, d.Home); err == nil {
+			s, err = server.SecretStatus(ctx, settings, method == "POST")
+		}
 	}
-	if err := d.askLocal(ctx, data, method, "/secret", map[string]string{}, &s); err != nil {
+	if err != nil {
 		return err
 	}
 	if method == "POST" {
@@ -169,10 +167,4 @@ func (d *door) secretStatus(ctx context.Context, data, method string) error {
 		d.print("Every key that lives is hashed under the newest server secret.")
 	}
 	return nil
-}
-
-// exists says whether there is a file.
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
