@@ -21,9 +21,10 @@ import (
 
 // Deps are what a server gets from outside.
 type Deps struct {
-	Now func() time.Time // the one clock of the product
-	Log *slog.Logger
-	VFS string // of SQLite, for tests that cut the power
+	Now     func() time.Time // the one clock of the product
+	Log     *slog.Logger
+	VFS     string   // of SQLite, for tests that cut the power
+	Pragmas []string // of SQLite's writer, for tests, like "synchronous(off)"
 }
 
 // Server is the product, opened and built but not yet listening.
@@ -58,7 +59,7 @@ func Open(ctx context.Context, settings Settings, deps Deps) (s *Server, err err
 		return nil, err
 	}
 	s = &Server{Settings: settings, deps: deps}
-	if s.db, err = db.Open(ctx, db.Options{DSN: settings.DSN(), Log: deps.Log, VFS: deps.VFS}); err != nil {
+	if s.db, err = db.Open(ctx, db.Options{DSN: settings.DSN(), Log: deps.Log, VFS: deps.VFS, Pragmas: deps.Pragmas}); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -50,9 +51,18 @@ type Server struct {
 	Log      *bytes.Buffer
 	Settings server.Settings
 
-	t    testing.TB
-	http *httptest.Server
-	stop func()
+	t      testing.TB
+	deps   server.Deps
+	http   *httptest.Server
+	flight *flight
+	stop   func() error // nil while it does not run
+}
+
+// Setup is how a server under test differs from the usual one.
+type Setup struct {
+	DSN      string                 // a path for SQLite, an address for PostgreSQL; "" is SQLite in a folder of the test
+	Settings func(*server.Settings) // changes its settings; nil for none
+	Deps     func(*server.Deps)     // changes what it gets from outside; nil for the Clock and the Log of the Server
 }
 
 // Each runs fn with a fresh server on SQLite, and with one on PostgreSQL.
@@ -65,25 +75,39 @@ func Each(t *testing.T, fn func(t *testing.T, s *Server)) {
 // are applied to its settings.
 func New(t testing.TB, dsn string, changes ...func(*server.Settings)) *Server {
 	t.Helper()
+	return NewWith(t, Setup{DSN: dsn, Settings: func(s *server.Settings) {
+		for _, c := range changes {
+			c(s)
+		}
+	}})
+}
+
+// NewWith starts a server that ends with the test.
+func NewWith(t testing.TB, o Setup) *Server {
+	t.Helper()
 	flags := map[string]string{"data": t.TempDir()}
 	settings, err := server.ReadSettings(func(string) (string, bool) { return "", false }, flags, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.HasPrefix(dsn, "postgres") {
-		settings.Database = dsn
+	if strings.HasPrefix(o.DSN, "postgres") {
+		settings.Database = o.DSN
 	}
-	for _, c := range changes {
-		c(&settings)
+	if o.Settings != nil {
+		o.Settings(&settings)
 	}
 	s := &Server{Clock: &Clock{at: Start}, Settings: settings, t: t, Log: &bytes.Buffer{}}
-	s.open()
+	s.deps = server.Deps{Now: s.Clock.Now, Log: slog.New(slog.NewJSONHandler(&syncWriter{w: s.Log}, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	if o.Deps != nil {
+		o.Deps(&s.deps)
+	}
+	s.mustOpen()
 	key, _, err := s.Access().FirstRun(context.Background(), "admin@example.com", true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.First = key.Secret
-	t.Cleanup(func() { s.stop() })
+	t.Cleanup(s.Stop)
 	return s
 }
 
@@ -99,38 +123,60 @@ func (w *syncWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-func (s *Server) open() {
-	s.t.Helper()
-	log := slog.New(slog.NewJSONHandler(&syncWriter{w: s.Log}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	opened, err := server.Open(context.Background(), s.Settings, server.Deps{Now: s.Clock.Now, Log: log})
+// Open opens the server again on the same data after Stop or Abandon.
+func (s *Server) Open() error {
+	opened, err := server.Open(context.Background(), s.Settings, s.deps)
 	if err != nil {
-		s.t.Fatal(err)
+		return err
 	}
-	s.Server = opened
-	s.http = httptest.NewServer(opened.Handler())
+	s.Server, s.flight = opened, newFlight(opened.Handler())
+	s.http = httptest.NewServer(s.flight)
+	s.http.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 256 // callers at the same time keep their connections
 	s.URL = s.http.URL
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- opened.Duties(ctx) }()
-	s.stop = func() {
+	s.stop = func() error {
 		s.http.CloseClientConnections()
 		s.http.Close()
 		cancel()
-		if err := <-done; err != nil {
-			s.t.Errorf("duties: %v", err)
-		}
-		if err := opened.Close(); err != nil {
-			s.t.Errorf("close: %v", err)
-		}
+		err := <-done
+		return errors.Join(err, opened.Close())
+	}
+	return nil
+}
+
+func (s *Server) mustOpen() {
+	s.t.Helper()
+	if err := s.Open(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Abandon stops the server and says what failed on the way, which is expected when its disk is gone.
+func (s *Server) Abandon() error {
+	if s.stop == nil {
+		return nil
+	}
+	stop := s.stop
+	s.stop = nil
+	return stop()
+}
+
+// Stop stops the server in order. Stopping it twice does nothing.
+func (s *Server) Stop() {
+	s.t.Helper()
+	if err := s.Abandon(); err != nil {
+		s.t.Errorf("stop: %v", err)
 	}
 }
 
 // Restart stops the server in order and opens it again on the same data, after an outage of this length.
 func (s *Server) Restart(outage time.Duration) {
 	s.t.Helper()
-	s.stop()
+	s.Stop()
 	s.Clock.Add(outage)
-	s.open()
+	s.mustOpen()
 }
 
 // Drain does now all that is due by the clock, as the scheduler would.
@@ -170,6 +216,20 @@ func (r Reply) Str(path string) string {
 // Do makes a call: "POST /v1/keys". The body is a string sent as it is, or a value sent as JSON; nil for none. Headers come in pairs.
 func (s *Server) Do(key, route string, body any, headers ...string) Reply {
 	s.t.Helper()
+	r, err := s.Call(context.Background(), key, route, body, headers...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+// Call is Do for any goroutine: it answers the error with which a call ends that gets no answer.
+func (s *Server) Call(ctx context.Context, key, route string, body any, headers ...string) (Reply, error) {
+	return Send(ctx, s.http.Client(), s.URL, key, route, body, headers...)
+}
+
+// Send makes a call to any server; see Do.
+func Send(ctx context.Context, client *http.Client, base, key, route string, body any, headers ...string) (Reply, error) {
 	method, path, _ := strings.Cut(route, " ")
 	var in io.Reader
 	switch b := body.(type) {
@@ -179,13 +239,13 @@ func (s *Server) Do(key, route string, body any, headers ...string) Reply {
 	default:
 		text, err := json.Marshal(b)
 		if err != nil {
-			s.t.Fatal(err)
+			return Reply{}, err
 		}
 		in = bytes.NewReader(text)
 	}
-	req, err := http.NewRequest(method, s.URL+path, in)
+	req, err := http.NewRequestWithContext(ctx, method, base+path, in)
 	if err != nil {
-		s.t.Fatal(err)
+		return Reply{}, err
 	}
 	if key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
@@ -193,17 +253,17 @@ func (s *Server) Do(key, route string, body any, headers ...string) Reply {
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	res, err := s.http.Client().Do(req)
+	res, err := client.Do(req)
 	if err != nil {
-		s.t.Fatal(err)
+		return Reply{}, err
 	}
 	defer res.Body.Close()
 	r := Reply{Status: res.StatusCode, Header: res.Header}
 	if r.Body, err = io.ReadAll(res.Body); err != nil {
-		s.t.Fatal(err)
+		return r, err
 	}
 	_ = json.Unmarshal(r.Body, &r.JSON) // not every answer is an object
-	return r
+	return r, nil
 }
 
 // Must is Do for a call that succeeds.
