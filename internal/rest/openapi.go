@@ -133,6 +133,9 @@ func description(o *op.Operation) string {
 	if o.Needs != op.Public {
 		parts = append(parts, "Needs: "+o.Needs.String()+".")
 	}
+	if o.Members {
+		parts = append(parts, "Only for members, with a personal key.")
+	}
 	if len(o.Aliases) > 0 {
 		parts = append(parts, "Also answers at `"+strings.Join(o.Aliases, "`, `")+"`.")
 	}
