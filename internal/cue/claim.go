@@ -128,13 +128,13 @@ func (c *Cues) sleep(ctx context.Context, cl *claim, bell <-chan struct{}, deadl
 }
 
 // take runs a batch of claims in one transaction, first come first served. It implements batch.
-func (c *Cues) take(ctx context.Context, claims []*claim) error {
+func (c *Cues) take(ctx context.Context, batch func() []*claim) error {
 	return c.DB.Update(ctx, func(tx *db.Tx) error {
+		claims := batch()
 		r := &round{c: c, tx: tx, now: c.now(), gone: map[string]bool{}, twins: map[*claim]*claim{}, sums: tally{}}
 		for _, cl := range claims {
 			cl.taken, cl.bytes, cl.nextDue = nil, 0, 0
 		}
-		claims := claims // those that are not yet served
 		for _, step := range []func([]*claim) ([]*claim, error){r.repeated, r.byID, r.oldest} {
 			var err error
 			if claims, err = step(claims); err != nil {

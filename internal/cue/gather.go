@@ -3,6 +3,7 @@ package cue
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"unstuck/internal/db"
@@ -11,9 +12,9 @@ import (
 // gatherMost is how many calls share one transaction.
 const gatherMost = 128
 
-// gather lets concurrent calls of one kind share a transaction: while one batch is in the database, the calls that come
-// meanwhile form the next. It has no goroutine of its own: the call that has waited longest runs a batch for all in it, so a
-// call that comes alone waits for nobody. The zero value is ready.
+// gather lets concurrent calls of one kind share a turn in the database's writer, and with it their statements: while one batch
+// is under way, the calls that come meanwhile form the next. It has no goroutine of its own: the call that has waited longest
+// runs a batch for all in it, so a call that comes alone waits for nobody. The zero value is ready.
 type gather[T any] struct {
 	mu      sync.Mutex
 	busy    bool // somebody runs a batch, or was told to
@@ -28,9 +29,9 @@ type seat[T any] struct {
 	err  error
 }
 
-// batch runs items in one transaction. Results go into the items; an error means that nothing was done for any of them. It may
-// be called again with the same items.
-type batch[T any] func(ctx context.Context, items []*T) error
+// batch runs items in one transaction. It asks which when its turn has come, so that all are in it that came until then; a
+// transaction that runs again gets the same. Results go into the items; an error means that nothing was done for any of them.
+type batch[T any] func(ctx context.Context, items func() []*T) error
 
 var errAbandoned = errors.New("the batch that the call belonged to did not return")
 
@@ -79,44 +80,44 @@ func (g *gather[T]) leave(s *seat[T]) bool {
 	defer g.mu.Unlock()
 	for i, w := range g.waiting {
 		if w == s {
-			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
+			g.waiting = slices.Delete(g.waiting, i, i+1)
 			return true
 		}
 	}
 	return false
 }
 
-// lead runs one batch that begins with the leader's own item and then hands over to who waits longest.
+// lead runs one batch that begins with the leader's own item, and then hands over to who waits longest.
 func (g *gather[T]) lead(ctx context.Context, own *seat[T], run batch[T]) {
-	g.mu.Lock()
-	n := min(len(g.waiting), gatherMost-1)
-	seats := append([]*seat[T]{own}, g.waiting[:n]...)
-	g.waiting = append([]*seat[T](nil), g.waiting[n:]...)
-	g.mu.Unlock()
-	for _, s := range seats {
-		s.err = errAbandoned // what others get if run panics
+	own.err = errAbandoned
+	seats, items := []*seat[T]{own}, []*T{own.item}
+	defer func() { g.handOver(seats) }()
+	err := run(context.WithoutCancel(ctx), func() []*T {
+		if len(seats) == 1 {
+			for _, s := range g.cut() {
+				s.err = errAbandoned // what they get if run panics
+				seats, items = append(seats, s), append(items, s.item)
+			}
+		}
+		return items
+	})
+	for i, s := range seats {
+		s.err = err
+		if err != nil && len(seats) > 1 && !errors.Is(err, db.ErrUnknown) {
+			// Nothing was done, for a reason that need not be everybody's: nobody suffers from another's call.
+			s.err = run(context.WithoutCancel(ctx), func() []*T { return items[i : i+1] })
+		}
 	}
-	defer g.handOver(seats)
-	runSeats(context.WithoutCancel(ctx), seats, run)
 }
 
-// runSeats runs all items in one transaction. When that fails for a reason that need not be everybody's, each is run alone, so
-// that nobody suffers from another's call.
-func runSeats[T any](ctx context.Context, seats []*seat[T], run batch[T]) {
-	items := make([]*T, len(seats))
-	for i, s := range seats {
-		items[i] = s.item
-	}
-	err := run(ctx, items)
-	if err != nil && len(seats) > 1 && !errors.Is(err, db.ErrUnknown) {
-		for i, s := range seats {
-			s.err = run(ctx, items[i:i+1])
-		}
-		return
-	}
-	for _, s := range seats {
-		s.err = err
-	}
+// cut takes the calls that wait out of the queue, as many as one batch holds.
+func (g *gather[T]) cut() []*seat[T] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := min(len(g.waiting), gatherMost-1)
+	seats := g.waiting[:n:n]
+	g.waiting = g.waiting[n:]
+	return seats
 }
 
 func (g *gather[T]) handOver(seats []*seat[T]) {

@@ -83,7 +83,7 @@ func (c *Cues) record(ctx context.Context, r *report) error {
 	r.prepare()
 	var err error
 	if r.secret > 0 { // alone, because its transaction also writes the audit log in the name of this caller
-		err = c.recordAll(ctx, []*report{r})
+		err = c.recordAll(ctx, func() []*report { return []*report{r} })
 	} else {
 		err = c.reports.do(ctx, r, c.recordAll)
 	}
@@ -111,8 +111,9 @@ func (r *report) prepare() {
 }
 
 // recordAll stores a batch of reports in one transaction. It implements batch.
-func (c *Cues) recordAll(ctx context.Context, reports []*report) error {
+func (c *Cues) recordAll(ctx context.Context, batch func() []*report) error {
 	return c.DB.Update(ctx, func(tx *db.Tx) error {
+		reports := batch()
 		ids := make([]string, len(reports))
 		for i, r := range reports {
 			ids[i] = r.id

@@ -133,7 +133,7 @@ CREATE TABLE evidence (
   body         TEXT NOT NULL,
   hash         TEXT NOT NULL,                 -- SHA-256(previous hash, at, key, what, body) in hex
   PRIMARY KEY (execution_id, version)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE workers (
   workspace_id     TEXT NOT NULL,
@@ -143,7 +143,7 @@ CREATE TABLE workers (
   last_heartbeat   INTEGER NOT NULL,
   registered_since INTEGER NOT NULL,
   PRIMARY KEY (workspace_id, worker_id)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 -- Exact totals, kept in the transactions that change them: 'cues:active', …, 'executions', 'executions:2026-11',
 -- 'status:success', 'cue:cue_…', 'reported:2026-11', 'succeeded:2026-11', 'failed:2026-11'. 'grace:2026-11' is a moment.
@@ -152,4 +152,4 @@ CREATE TABLE counters (
   name         TEXT NOT NULL,
   value        INTEGER NOT NULL,
   PRIMARY KEY (workspace_id, name)
-) STRICT;
+) STRICT, WITHOUT ROWID;
