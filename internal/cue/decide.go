@@ -20,7 +20,7 @@ const (
 	reasonPaused  = "paused"
 	reasonDeleted = "deleted"
 	reasonPlan    = "plan_limit"
-	reasonLate    = "server_late" // of those merged: the scheduler was away, or looked too late to fire each
+	reasonLate    = "late" // of those merged: the scheduler looked when the next was due already
 )
 
 // entry is one row of the ledger: a run of due times of one version of a cue that did not become executions.

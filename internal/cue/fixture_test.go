@@ -90,8 +90,12 @@ func newFixture(t testing.TB, dsn string, o Options) *fixture {
 
 func (f *fixture) openDB() {
 	f.Helper()
+	o := db.Options{DSN: f.dsn}
+	if _, bench := f.TB.(*testing.B); !bench {
+		o.Pragmas = []string{"synchronous(off)"} // these tests cut no power
+	}
 	var err error
-	f.db, err = db.Open(f.Context(), db.Options{DSN: f.dsn})
+	f.db, err = db.Open(f.Context(), o)
 	f.must(err)
 }
 
