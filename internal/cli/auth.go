@@ -50,9 +50,6 @@ func (d *door) login(ctx context.Context) error {
 	if d.flags.keyFile != "" {
 		key, err = d.readKeyFile(d.flags.keyFile)
 	} else {
-		if !d.StdinTTY {
-			d.say("Key     (read from standard input)")
-		}
 		key, err = d.askSecret("Key     (paste it; it is not shown) ")
 	}
 	if err != nil {

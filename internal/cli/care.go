@@ -75,7 +75,7 @@ func (d *door) migrateCommand() *cobra.Command {
 }
 
 func (d *door) backupCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "backup FILE", GroupID: "server", Short: "Copy the database into a new file, also beside a running server", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "backup FILE", GroupID: "server", Short: "Copy the database into a new file, also beside a running server", Args: exactArgs("FILE")}
 	read := d.settingsFlags(cmd.Flags(), "data")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		set, err := read()
@@ -93,7 +93,7 @@ func (d *door) backupCommand() *cobra.Command {
 }
 
 func (d *door) restoreCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "restore FILE", GroupID: "server", Short: "Put a backup in the place of the database", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "restore FILE", GroupID: "server", Short: "Put a backup in the place of the database", Args: exactArgs("FILE"),
 		Long: "Checks that this program and the server secret fit the backup and that its audit log is whole, and puts it in place. Keys that the replaced database had revoked stay revoked. No server may run."}
 	read := d.settingsFlags(cmd.Flags(), "data")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -132,3 +132,17 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	}
 	return usage("%s\n\n  help      %s --help", text, cmd.CommandPath())
 }
+
+// exactArgs wants exactly these arguments.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return usage("%s needs %s.\n\n  help      %s --help", cmd.CommandPath(), names[len(args)], cmd.CommandPath())
+		case len(args) > len(names):
+			return usage("%s takes %s; %q is one too many.\n\n  help      %s --help", cmd.CommandPath(),
+				plural(len(names), "argument", "arguments"), args[len(names)], cmd.CommandPath())
+		}
+		return nil
+	}
+}

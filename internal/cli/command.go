@@ -135,14 +135,17 @@ func argName(o *op.Operation, w wording, f op.Field) string {
 
 func checkArgs(cmd *cobra.Command, w wording, o *op.Operation, args []string) error {
 	fields, least := w.argsOf(o)
-	switch {
-	case len(args) < least:
-		return usage("%s needs %s.\n\n  help      %s --help", cmd.CommandPath(), argName(o, w, fields[len(args)]), cmd.CommandPath())
-	case len(args) > len(fields) && (w.more == "" || len(args) > len(fields)+1):
-		return usage("%s takes %s; %q is one too many.\n\n  help      %s --help", cmd.CommandPath(),
-			plural(len(fields), "argument", "arguments"), args[len(fields)], cmd.CommandPath())
+	var names []string
+	for _, f := range fields {
+		names = append(names, argName(o, w, f))
 	}
-	return nil
+	if w.more != "" {
+		names = append(names, w.more)
+	}
+	if len(args) >= least && len(args) <= len(names) {
+		return nil
+	}
+	return exactArgs(names...)(cmd, args)
 }
 
 func longHelp(o *op.Operation, w wording) string {
@@ -166,6 +169,9 @@ func examples(w wording) string {
 
 // run does what the command says: fill the inputs, find the objects that they name, ask, call, show.
 func (r *run) run(own func(*run) error) error {
+	if err := r.noEmpty(); err != nil {
+		return err
+	}
 	if own != nil {
 		if err := own(r); err != nil {
 			return err

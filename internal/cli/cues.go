@@ -252,7 +252,11 @@ func showCue(r *run, a *answer) error {
 	if c.Description != nil {
 		t.add("about", *c.Description)
 	}
-	t.add("next", r.nextLine(c.previews(), c.Schedule.Timezone))
+	next := r.nextLine(c.previews(), c.Schedule.Timezone)
+	if c.Status == "paused" {
+		next = "nothing while it is paused; resumed now: " + next
+	}
+	t.add("next", next)
 	if c.LastRun != nil {
 		t.add("last", r.ago(*c.LastRun))
 	}

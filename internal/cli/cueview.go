@@ -141,7 +141,7 @@ func (d *door) findExecutions(ctx context.Context, text string) ([]match, error)
 // nextLine lists due times in the zone of their cue and, where that shows another time, in the viewer's.
 func (d *door) nextLine(times []time.Time, zoneName string) string {
 	if len(times) == 0 {
-		return "nothing: it is paused, over, or has fired"
+		return "nothing: it is over, or has fired"
 	}
 	zone, err := cron.LoadZone(zoneName)
 	if err != nil {
@@ -162,19 +162,19 @@ func (d *door) timesIn(times []time.Time, zone *time.Location) string {
 			clock = "15:04:05"
 		}
 	}
-	today := d.Now().In(zone).Format(time.DateOnly)
+	today, layout := d.Now().In(zone).Format(time.DateOnly), "2 Jan "
+	for _, t := range times {
+		if t.Sub(d.Now()).Abs() > 300*24*time.Hour {
+			layout = "2 Jan 2006 "
+		}
+	}
 	var out []string
 	for _, t := range times {
-		t = t.In(zone)
-		layout := clock
-		switch {
-		case t.Format(time.DateOnly) == today:
-		case t.Sub(d.Now()) > 300*24*time.Hour:
-			layout = "2 Jan 2006 " + clock
-		default:
-			layout = "2 Jan " + clock
+		if t = t.In(zone); t.Format(time.DateOnly) == today {
+			out = append(out, t.Format(clock))
+		} else {
+			out = append(out, t.Format(layout+clock))
 		}
-		out = append(out, t.Format(layout))
 	}
 	return strings.Join(out, "  ")
 }

@@ -182,21 +182,21 @@ type stateView struct {
 	Warning      *string `json:"warning"`
 }
 
-// stateWords are the states of an outcome in words, and what to do next where somebody has to do something.
-func stateWords(state, id string) (words, next string) {
+// stateWords are the states of an outcome in words.
+func stateWords(state string) string {
 	switch state {
 	case "reported_success":
-		return "success", ""
+		return "success"
 	case "reported_failure":
-		return "failure", ""
+		return "failure"
 	case "verified_success":
-		return "success, verified", ""
+		return "success, verified"
 	case "verification_pending":
-		return "success, to be verified by somebody", "unstuck executions verify " + id + "     (or --reject)"
+		return "success, to be verified"
 	case "verification_failed":
-		return "success that does not count, because the evidence was rejected or is missing", "unstuck executions add-evidence " + id + " --result-url …"
+		return "success, but not verified"
 	}
-	return strings.ReplaceAll(state, "_", " "), ""
+	return strings.ReplaceAll(state, "_", " ")
 }
 
 func showReported(r *run, a *answer) error {
@@ -204,7 +204,7 @@ func showReported(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	words, next := stateWords(s.OutcomeState, eight(s.ExecutionID))
+	words := stateWords(s.OutcomeState)
 	for _, f := range evidenceFields {
 		if r.in[f] != nil {
 			words += ", with evidence"
@@ -212,14 +212,18 @@ func showReported(r *run, a *answer) error {
 		}
 	}
 	r.print("Recorded: %s. An outcome is written once; nobody can change it.", words)
-	r.showState(s, next)
+	switch s.OutcomeState {
+	case "verification_pending":
+		r.print("Next    somebody else runs: unstuck executions verify %s     (or --reject)", eight(s.ExecutionID))
+	case "verification_failed":
+		r.print("Next    unstuck executions add-evidence %s --result-url …     (the cue demands evidence)", eight(s.ExecutionID))
+	}
+	r.warn(s)
 	return nil
 }
 
-func (r *run) showState(s stateView, next string) {
-	if next != "" {
-		r.print("Next    %s", next)
-	}
+// warn says what somebody should look at.
+func (r *run) warn(s stateView) {
 	if s.Warning != nil {
 		r.say("Warning: %s", *s.Warning)
 	}
@@ -230,9 +234,8 @@ func showEvidenceAdded(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	words, next := stateWords(s.OutcomeState, eight(s.ExecutionID))
-	r.print("Added to the evidence of %s. Outcome: %s.", eight(s.ExecutionID), words)
-	r.showState(s, next)
+	r.print("Added to the evidence of %s. Outcome: %s.", eight(s.ExecutionID), stateWords(s.OutcomeState))
+	r.warn(s)
 	return nil
 }
 
@@ -251,9 +254,7 @@ func showVerified(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	words, next := stateWords(s.OutcomeState, eight(s.ExecutionID))
-	r.print("Outcome of %s: %s.", eight(s.ExecutionID), words)
-	r.showState(s, next)
+	r.print("Outcome of %s: %s.", eight(s.ExecutionID), stateWords(s.OutcomeState))
 	return nil
 }
 
@@ -330,7 +331,7 @@ func (d *door) executionTable(list []executionView) string {
 			worker = *e.ClaimedByWorker
 		}
 		if e.OutcomeState != nil {
-			outcome, _ = stateWords(*e.OutcomeState, "")
+			outcome = stateWords(*e.OutcomeState)
 		}
 		t.add(eight(e.ID), e.CueName, d.timesIn([]time.Time{e.ScheduledFor}, d.Zone), strings.ReplaceAll(e.Status, "_", " "),
 			fmt.Sprintf("%d of %d", e.Attempts, e.MaxAttempts), worker, outcome)
@@ -359,7 +360,7 @@ func showExecution(r *run, a *answer) error {
 	}
 	t.add("payload", string(e.Payload))
 	if e.OutcomeState != nil && e.Outcome != nil {
-		words, _ := stateWords(*e.OutcomeState, "")
+		words := stateWords(*e.OutcomeState)
 		if e.Unfenced {
 			words += " (reported without a lease token)"
 		}

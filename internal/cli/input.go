@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/pflag"
+
 	"unstuck/internal/op"
 )
 
@@ -86,7 +88,7 @@ func (v *fieldValue) Set(text string) error {
 		in[name] = n
 	case "a,b":
 		list, _ := in[name].([]string)
-		in[name] = append(list, splitList(text)...)
+		in[name] = append(list, splitList(text)...) // never nil: an empty list is refused by the server, an absent one is not
 	case "json":
 		raw, err := v.run.readJSON(text)
 		if err != nil {
@@ -99,9 +101,21 @@ func (v *fieldValue) Set(text string) error {
 	return nil
 }
 
+// noEmpty refuses own flags that were given an empty text, most likely by a variable that is not set: leaving such a flag out
+// would mean something else than whoever wrote it meant.
+func (r *run) noEmpty() error {
+	var bad error
+	r.flags.Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" && f.Value.String() == "" {
+			bad = usage("--%s is empty. Leave it out, or say what you mean.", f.Name)
+		}
+	})
+	return bad
+}
+
 // splitList splits at commas and drops the space around entries.
 func splitList(text string) []string {
-	var out []string
+	out := []string{}
 	for _, s := range strings.Split(text, ",") {
 		if s = strings.TrimSpace(s); s != "" {
 			out = append(out, s)

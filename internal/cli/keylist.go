@@ -138,7 +138,7 @@ func (d *door) keyTable(keys []keyView) string {
 			case s.State == "pending":
 				scope, ends = "new secret", "not used yet"
 			case s.EndsAt != nil:
-				ends = "until " + s.EndsAt.In(d.Zone).Format("15:04")
+				ends = "until " + d.timesIn([]time.Time{s.EndsAt.Truncate(time.Minute)}, d.Zone)
 			}
 			add("", s.Redacted, scope, ends, d.usedCell(s.LastUsed, s.LastUsedAt), "", "")
 		}

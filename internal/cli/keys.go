@@ -82,7 +82,7 @@ func ownRestrictions(fs *pflag.FlagSet) func(*run) {
 	lists := map[string]*[]string{}
 	for _, k := range restrictionKinds {
 		if k.flag != "" {
-			lists[k.wire] = fs.StringSlice(k.only, nil, map[string]string{
+			lists[k.wire] = fs.StringSlice(k.only, []string{}, map[string]string{
 				"cues": "only these cues: ids, names, or beginnings like crm-*", "ips": "only from these addresses or networks",
 				"via": "only through these doors: rest, mcp", "worker_ids": "only as these workers",
 			}[k.wire])
@@ -92,12 +92,12 @@ func ownRestrictions(fs *pflag.FlagSet) func(*run) {
 	notBefore := fs.String("not-before", "", "only from this moment on")
 	return func(r *run) {
 		rules := map[string]any{}
-		for wire, list := range lists {
-			if len(*list) > 0 {
-				rules[wire] = *list
+		for _, k := range restrictionKinds {
+			if k.flag != "" && fs.Changed(k.only) { // an empty list too: the server refuses it, so that it never means "no restriction"
+				rules[k.wire] = *lists[k.wire]
 			}
 		}
-		if *rate != 0 {
+		if fs.Changed("at-most") {
 			rules["rate_per_minute"] = *rate
 		}
 		if *notBefore != "" {
@@ -333,15 +333,15 @@ func ownWiden(fs *pflag.FlagSet) func(*run) error {
 	for _, k := range restrictionKinds {
 		words = append(words, k.drop)
 		if k.flag != "" {
-			lists[k.wire] = fs.StringSlice("add-"+k.flag, nil, "besides, "+k.label+" …")
+			lists[k.wire] = fs.StringSlice("add-"+k.flag, []string{}, "besides, "+k.label+" …")
 		}
 	}
 	drop := fs.StringSlice("drop", nil, "restrictions that are lifted: "+strings.Join(words, ", "))
 	return func(r *run) error {
 		add := map[string]any{}
-		for wire, list := range lists {
-			if len(*list) > 0 {
-				add[wire] = *list
+		for _, k := range restrictionKinds {
+			if k.flag != "" && fs.Changed("add-"+k.flag) {
+				add[k.wire] = *lists[k.wire]
 			}
 		}
 		if len(add) > 0 {
@@ -470,15 +470,37 @@ func verifyWording() wording {
 				r.print("Valid: key %s may do that.", *v.KeyID)
 				return nil
 			}
-			r.print("Not valid: %s.", v.Code)
+			r.print("Not valid: %s (%s).", notValid(v.Code), v.Code)
 			return exitWith(exitRefused)
 		},
 	}
 }
 
+// notValid says why a key of somebody else is not good for something.
+func notValid(code string) string {
+	switch code {
+	case "invalid_api_key":
+		return "it is no key of this workspace"
+	case "key_revoked":
+		return "it was revoked"
+	case "key_expired":
+		return "it has expired"
+	case "key_rotated":
+		return "it has a newer secret"
+	case "insufficient_scope":
+		return "it lacks the permission"
+	case "key_restricted":
+		return "one of its restrictions is not met"
+	case "rate_limit_exceeded":
+		return "it made too many calls"
+	}
+	return "it was refused"
+}
+
 // askSecret reads a secret: without echo from a terminal, else a line from stdin.
 func (d *door) askSecret(prompt string) (string, error) {
 	if !d.StdinTTY {
+		d.say("%s", strings.TrimSpace(prompt))
 		line, err := d.readLine()
 		if err != nil {
 			return "", usage("Nothing came on standard input; a key was expected.")

@@ -232,7 +232,7 @@ func (d *door) needAttention(keys []keyView) []attention {
 			if k.ExpiresAt == nil || k.Status != "active" || k.ExpiresAt.Sub(now) > month || !k.inUse(now) {
 				return "", ""
 			}
-			return "expires in " + span(k.ExpiresAt.Sub(now)) + " and is in use", "unstuck keys extend " + k.lastEight() + " --by 1y"
+			return "expires in " + span(k.ExpiresAt.Sub(now)) + " and is in use", "unstuck keys rotate " + k.lastEight() + " --expires 1y"
 		},
 		func(k *keyView) (string, string) {
 			if k.Status != "expired" || k.LastUsedAt == nil || k.ExpiresAt == nil || k.ExpiresAt.Sub(*k.LastUsedAt) > month || now.Sub(*k.ExpiresAt) > month {

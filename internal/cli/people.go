@@ -224,7 +224,7 @@ func showWorkspaceCreated(r *run, a *answer) error {
 func (d *door) setPlanCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "set-plan WORKSPACE PLAN", Short: "Put a workspace on a plan, on the machine of the server",
 		Long:    "Put a workspace on a plan: free, pro, scale or self-hosted. It is done on the machine of the server, by whoever may read its data folder.",
-		Example: "  unstuck workspaces set-plan default self-hosted", Args: cobra.ExactArgs(2)}
+		Example: "  unstuck workspaces set-plan default self-hosted", Args: exactArgs("WORKSPACE", "PLAN")}
 	data := cmd.Flags().String("data", "", "the server's data folder (default: $UNSTUCK_DATA, or ~/.unstuck/server)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var w workspaceView
@@ -327,7 +327,11 @@ func (row *auditRow) result() string {
 	case row.Result == "done":
 		return row.Result
 	case len(detail.Missing) > 0:
-		return "refused: lacks " + strings.Join(detail.Missing, ", ")
+		more := ""
+		if n := len(detail.Missing) - 2; n > 0 {
+			detail.Missing, more = detail.Missing[:2], fmt.Sprintf(" and %d more", n)
+		}
+		return "refused: lacks " + strings.Join(detail.Missing, ", ") + more
 	case detail.Restriction != "":
 		return "refused: restricted in " + detail.Restriction + ", came with " + detail.Brought
 	}

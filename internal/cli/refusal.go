@@ -29,7 +29,8 @@ type refusal struct {
 	body  []byte // as it came
 	op    *op.Operation
 	place place
-	typed string   // how the caller named the object that was not found
+	kind  object   // of the object that was not found
+	typed string   // how the caller named it
 	notes []string // further lines, "name" and text separated by a tab
 	table string   // objects that are in the way
 }
@@ -124,12 +125,10 @@ func (r *refusal) headline() string {
 	switch {
 	case r.Code == "validation_error" && len(r.Details) > 0:
 		return "Not accepted: " + plural(len(r.Details), "input does not fit", "inputs do not fit") + "."
+	case r.Status == 404 && r.typed != "":
+		return "Not found: no " + string(r.kind) + " " + r.typed + " that this key can see."
 	case r.Status == 404 && strings.HasSuffix(r.Code, "_not_found"):
-		noun := strings.ReplaceAll(strings.TrimSuffix(r.Code, "_not_found"), "_", " ")
-		if r.typed != "" {
-			return "Not found: no " + noun + " " + r.typed + " that this key can see."
-		}
-		return "Not found: " + text + "."
+		return "Not found: " + sentence(text)
 	case r.Status == 401 || r.Status == 403 || r.Status == 429:
 		return "Refused: " + sentence(text)
 	case r.Status == 404 || r.Status == 410:
@@ -237,20 +236,37 @@ func fieldWords(o *op.Operation, w wording, place string) string {
 	if o == nil || name == "" {
 		return place
 	}
-	first, rest, nested := strings.Cut(name, ".")
+	first, _, _ := strings.Cut(name, ".")
 	for _, f := range o.Fields() {
 		if f.Name != first {
 			continue
 		}
 		switch word := w.flagOf(f); {
 		case word == "":
-			return name
-		case nested:
-			return "--" + word + " (" + rest + ")"
+			return ownWords(name)
 		case f.In == op.InPath || w.isArg(f.Name):
 			return strings.ToUpper(word)
 		default:
 			return "--" + word
+		}
+	}
+	return name
+}
+
+// ownFlags are the own flags of commands by the places that they fill, the longer before the shorter.
+var ownFlags = [...][2]string{
+	{"expires_", "--expires"}, {"restrictions.cues", "--only-cue"}, {"restrictions.ips", "--only-address"}, {"restrictions.via", "--only-via"},
+	{"restrictions.rate_per_minute", "--at-most"}, {"restrictions.not_before", "--not-before"}, {"restrictions.worker_ids", "--only-worker"},
+	{"add_to.cues", "--add-cue"}, {"add_to.ips", "--add-address"}, {"add_to.via", "--add-via"}, {"add_to.worker_ids", "--add-worker"}, {"drop_restrictions", "--drop"},
+	{"schedule.cron", "--cron"}, {"schedule.at", "--at"}, {"schedule.timezone", "--zone"}, {"transport", "--to"}, {"callback", "--to"},
+	{"retry", "--attempts"}, {"verification", "--verify"}, {"on_failure", "--pause-on-failure"}, {"error", "--failure"},
+}
+
+// ownWords is the own flag that fills a place; without one the place itself.
+func ownWords(name string) string {
+	for _, f := range ownFlags {
+		if strings.HasPrefix(name, f[0]) {
+			return f[1]
 		}
 	}
 	return name

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"unstuck/internal/op"
 )
 
 // resolveAll turns what names an object into its id: an id, a unique name, a unique beginning, and for keys their last eight
@@ -199,8 +201,9 @@ func (r *run) refused(err error) error {
 		return err
 	}
 	for _, f := range r.op.Fields() {
-		if string(r.word.refOf(r.op, f))+"_not_found" == no.Code {
-			no.typed = firstOf(r.typed[f.Name], text(r.in[f.Name]))
+		kind := r.word.refOf(r.op, f)
+		if kind != noObject && (string(kind)+"_not_found" == no.Code || no.Code == op.NotFound.Name) {
+			no.kind, no.typed = kind, firstOf(r.typed[f.Name], text(r.in[f.Name]))
 		}
 	}
 	if no.Code == "cue_not_found" || no.Code == "execution_not_found" {
