@@ -36,7 +36,7 @@ fuzz: ## fuzz parsers for half a minute each
 	$(GO) test ./internal/access -run '^$$' -fuzz FuzzParseSecret -fuzztime 30s
 
 openapi: build ## hold the running server against its OpenAPI document: two validators and schemathesis (needs npm and python3)
-	./test/openapi/run
+	./test/openapi-server
 
 interop: build ## published CueAPI clients and nginx against the built binary (needs python3 and nginx)
 	./test/interop/run

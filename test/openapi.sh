@@ -29,7 +29,10 @@ echo "--- openapi-spec-validator"
 echo "--- redocly"
 REDOCLY_TELEMETRY=off "$redocly" lint --extends=spec openapi.json
 echo "--- schemathesis"
-# Left out: negative_data_rejection, because "3" for 3 and the like are accepted on purpose (CueAPI wire contract 1.3), and NUL
-# characters, which are refused everywhere and which no schema mentions.
+# Left out: negative_data_rejection, because "3" for 3 and the like are accepted on purpose (CueAPI wire contract 1.3);
+# positive_data_acceptance, because a schema cannot say that a cursor must be one of ours or that null would widen a key;
+# ignored_auth and missing_required_header, because strangers get 429 after 60 calls a minute (TestHelpUnauthenticated looks at 401);
+# and NUL characters, which are refused everywhere and which no schema mentions.
+left_out=negative_data_rejection,positive_data_acceptance,ignored_auth,missing_required_header
 KEY=$KEY "$tools/venv/bin/schemathesis" --config-file "$config" run "$URL/openapi.json" --max-examples "${EXAMPLES:-50}" --seed 1 \
-	--exclude-checks negative_data_rejection --generation-allow-x00 false --generation-database none --no-color "$@"
+	--exclude-checks $left_out --request-timeout 40 --generation-allow-x00 false --generation-database none --no-color "$@"

@@ -53,44 +53,54 @@ func Codes() []op.Code {
 	return op.NewSet(nil, slog.New(slog.DiscardHandler), time.Now, Operations()...).Codes(access.AuthCodes()...)
 }
 
+// APIInfo is what the API reference says about the product as a whole.
+func APIInfo() rest.Info {
+	return rest.Info{Title: "Unstuck", Version: Version, Guard: access.AuthCodes(),
+		Description: "Scoped keys for scripts, workflows and agents, and the work that they do. Send your key with every call: `Authorization: Bearer unstuck_…`."}
+}
+
 // Open opens the data folder and builds the product. The context limits how long that may take.
-func Open(ctx context.Context, settings Settings, deps Deps) (s *Server, err error) {
+func Open(ctx context.Context, settings Settings, deps Deps) (*Server, error) {
 	if err := settings.prepareData(); err != nil {
 		return nil, err
 	}
-	s = &Server{Settings: settings, deps: deps}
-	if s.db, err = db.Open(ctx, db.Options{DSN: settings.DSN(), Log: deps.Log, VFS: deps.VFS, Pragmas: deps.Pragmas}); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.db.Close())
-		}
-	}()
-	secrets, err := settings.serverSecrets(ctx, s.db)
+	d, err := db.Open(ctx, db.Options{DSN: settings.DSN(), Log: deps.Log, VFS: deps.VFS, Pragmas: deps.Pragmas})
 	if err != nil {
 		return nil, err
+	}
+	s := &Server{Settings: settings, deps: deps, db: d}
+	if err := s.build(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return s, nil
+}
+
+// build makes the product on its open database.
+func (s *Server) build(ctx context.Context) error {
+	secrets, err := s.serverSecrets(ctx, s.db)
+	if err != nil {
+		return err
 	}
 	s.access, err = access.Open(ctx, access.Options{
-		DB: s.db, Secrets: secrets, Dir: settings.Data, SecretFromEnv: settings.Secret != "", Now: deps.Now, Log: deps.Log, Prefix: settings.KeyPrefix,
-		Trusted: settings.Proxies(), Dev: settings.Dev, Register: settings.Register == "open", RegisterPlan: settings.RegisterPlan, AcceptRollback: settings.AcceptRollback,
+		DB: s.db, Secrets: secrets, Dir: s.Data, SecretFromEnv: s.Secret != "", Now: s.deps.Now, Log: s.deps.Log, Prefix: s.KeyPrefix,
+		Trusted: s.Proxies(), Dev: s.Dev, Register: s.Register == "open", RegisterPlan: s.RegisterPlan, AcceptRollback: s.AcceptRollback,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.cues, err = cue.Open(ctx, cue.Options{
-		DB: s.db, Access: s.access, Log: deps.Log, Now: deps.Now, Lease: settings.Lease, UnclaimedAfter: settings.UnclaimedAfter, BareLeaseMax: settings.BareLeaseMax,
-		AllowHTTP: settings.Dev,
+		DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
+		AllowHTTP: s.Dev,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ops := operations(s, s.access, s.cues)
 	s.access.Serve(ops, s.cues)
-	s.meter = newMeter(s.access, deps.Now)
-	s.set = op.NewSet(s.meter, deps.Log, deps.Now, ops...)
+	s.meter = newMeter(s.access, s.deps.Now)
+	s.set = op.NewSet(s.meter, s.deps.Log, s.deps.Now, ops...)
 	s.handler = s.mount()
-	return s, nil
+	return nil
 }
 
 // serverSecrets reads the server secrets; a database without any gets a first one.
@@ -115,7 +125,7 @@ func (s *Server) mount() http.Handler {
 	docs := func(r *http.Request) string { return baseURL(r) + "/docs/errors" }
 	pages := helpPages()
 	pages["/metrics"], pages["/docs/help/style.css"] = s.metrics(), http.HandlerFunc(styleSheet)
-	h := rest.New(rest.Options{Set: s.set, Info: rest.Info{Title: "Unstuck", Version: Version}, DocsBase: docs, Log: s.deps.Log, Mount: pages})
+	h := rest.New(rest.Options{Set: s.set, Info: APIInfo(), DocsBase: docs, Log: s.deps.Log, Mount: pages})
 	if s.Dev {
 		return devGuard(h)
 	}
