@@ -93,7 +93,11 @@ func TestCommandLineCues(t *testing.T) {
 	sh.does(words("list --status paused"), id, "1 cues (1 paused)")
 	sh.does(words("resume "+id), "Resumed: "+id+" (nightly)", "Next run:")
 	sh.does(words("delete --yes "+once), "Deleted.")
-	sh.does(words("delete --yes "+id), "Deleted.")
+	asked := launch(t, sh.env, "sh", "-c", `echo y | "$0" delete "$1"`, venv("cli", "cueapi"), id) // it reads the name for its question
+	if status := asked.wait(patience); status != 0 {
+		t.Errorf("delete with a question ended with status %d", status)
+	}
+	want(t, asked.output.String(), "Delete "+id+" (nightly)?", "Deleted.")
 	sh.does(words("list"), "No cues yet")
 
 	t.Run("refused", func(t *testing.T) {
@@ -187,6 +191,7 @@ func TestCommandLineAccount(t *testing.T) {
 	s.fire(cue)
 	sh.does(words("whoami"), "Email:           admin@example.com", "Plan:            Self-hosted", "Active cues:     1 / 1000000000", "Executions:      1 / 1000000000 this month")
 	sh.does(words("usage"), "Plan:            Self-hosted", "Active cues:     1 / 1000000000", "Executions:      1 / 1,000,000,000 (0.0%)", "Rate limit:      6000 req/min")
+	sh.fails(words("manage"), "Not Found") // there is nothing to pay for here
 
 	t.Run("key regenerate", func(t *testing.T) {
 		_, old := s.newKey("full", nil)

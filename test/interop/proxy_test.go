@@ -183,6 +183,18 @@ func proxy(t *testing.T, start func(testing.TB, *server, *site) front) {
 	})
 }
 
+// TestProxyOneCue asks what a proxy would ask about one cue.
+func TestProxyOneCue(t *testing.T) {
+	s := serve(t)
+	mine, other := s.newCue("crm-mine", object{}, nil), s.newCue("other", object{}, nil)
+	_, key := s.newKey("read-only", object{"cues": []string{"crm-*"}})
+	for cue, wanted := range map[string]int{mine: 204, other: 403, "cue_aaaaaaaaaaaa": 403} {
+		if status, answer := s.try(key, "GET", "/v1/keys/authorize?permission=cues:read&cue="+cue, nil); status != wanted {
+			t.Errorf("about %s the answer is %d %v, want %d", cue, status, answer, wanted)
+		}
+	}
+}
+
 // TestProxyFailsClosed stops the server behind the proxies: nobody passes.
 func TestProxyFailsClosed(t *testing.T) {
 	for name, start := range map[string]func(testing.TB, *server, *site) front{"nginx": nginx, "caddy": caddy} {
