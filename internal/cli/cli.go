@@ -108,7 +108,7 @@ func (d *door) root() *cobra.Command {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 	}
 	d.addOperations(root)
-	root.AddCommand(d.authCommand(), d.serveCommand(), d.configCommand(), d.secretCommand())
+	root.AddCommand(d.authCommand(), d.callCommand(), d.serveCommand(), d.configCommand(), d.secretCommand())
 	root.AddCommand(d.careCommands()...)
 	root.AddCommand(d.careCommands()...)
 	root.SetHelpCommandGroupID("you")

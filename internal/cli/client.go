@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -124,12 +125,13 @@ func (c *client) unreachable(err error) error {
 
 // newRequest puts every input where its field travels.
 func newRequest(ctx context.Context, base string, o *op.Operation, in inputs) (*http.Request, error) {
-	path, query, header, body := o.Path(), url.Values{}, http.Header{}, map[string]any{}
+	path, query, header, body := o.Path(), url.Values{}, http.Header{}, maps.Clone(in)
 	for _, f := range o.Fields() {
 		v, given := in[f.Name]
-		if !given {
+		if !given || f.In == op.InBody {
 			continue
 		}
+		delete(body, f.Name)
 		switch f.In {
 		case op.InPath:
 			path = strings.ReplaceAll(path, "{"+f.Name+"}", url.PathEscape(fmt.Sprint(v)))
@@ -141,20 +143,18 @@ func newRequest(ctx context.Context, base string, o *op.Operation, in inputs) (*
 			for _, s := range texts(v) {
 				header.Add(f.Name, s)
 			}
-		case op.InBody:
-			body[f.Name] = v
 		}
 	}
 	if strings.Contains(path, "{") {
-		return nil, usage("an argument is missing for %s", path)
+		return nil, usage("An input is missing for %s.", path)
 	}
 	address := base + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
 	var reader io.Reader
-	if o.HasBody() {
-		b, err := marshal(body)
+	if o.HasBody() || len(body) > 0 && o.Method() != http.MethodGet && o.Method() != http.MethodDelete {
+		b, err := marshal(orEmpty(body))
 		if err != nil {
 			return nil, fmt.Errorf("write the body: %w", err)
 		}
@@ -170,6 +170,14 @@ func newRequest(ctx context.Context, base string, o *op.Operation, in inputs) (*
 		req.Header.Set("X-Confirm-Destructive", "true")
 	}
 	return req, nil
+}
+
+// orEmpty is an object even when there is nothing in it.
+func orEmpty(body inputs) inputs {
+	if body == nil {
+		return inputs{}
+	}
+	return body
 }
 
 // texts is a value as it stands in a query or a header: a list takes one place for each entry.

@@ -114,6 +114,7 @@ func (d *door) operationCommand(o *op.Operation, w wording) *cobra.Command {
 		own = w.own(r.flags)
 	}
 	r.addFlags()
+	d.complete(cmd, o, w)
 	cmd.Args = func(cmd *cobra.Command, args []string) error { return checkArgs(cmd, w, o, args) }
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.ctx, r.path, r.args = cmd.Context(), cmd.CommandPath(), args

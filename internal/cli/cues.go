@@ -194,7 +194,8 @@ func showCueCreated(r *run, a *answer) error {
 		waits = "waits for a worker"
 	}
 	r.print("Created cue %s  %s  %s, %s", c.Name, c.ID, c.Status, waits)
-	return r.showNext(c.ID, 3)
+	r.showNext(c.ID, 3)
+	return nil
 }
 
 func showCueChanged(r *run, a *answer) error {
@@ -211,7 +212,8 @@ func showCueChanged(r *run, a *answer) error {
 	default:
 		r.print("Changed cue %s  %s  %s", c.Name, c.ID, c.Status)
 	}
-	return r.showNext(c.ID, 3)
+	r.showNext(c.ID, 3)
+	return nil
 }
 
 func showCues(r *run, a *answer) error {

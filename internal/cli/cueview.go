@@ -179,14 +179,14 @@ func (d *door) timesIn(times []time.Time, zone *time.Location) string {
 	return strings.Join(out, "  ")
 }
 
-// showNext prints the next due times of a cue.
-func (r *run) showNext(id string, n int64) error {
+// showNext prints the next due times of a cue. What was done before is done, also when they cannot be read.
+func (r *run) showNext(id string, n int64) {
 	c, err := get[cueView](r.ctx, r.door, "cue.get", inputs{"id": id, "preview": n, "execution_limit": int64(1)})
 	if err != nil {
-		return err
+		r.say("The next due times could not be read: %v", err)
+		return
 	}
 	r.print("Next    %s", r.nextLine(c.previews(), c.Schedule.Timezone))
-	return nil
 }
 
 func (c *cueView) previews() []time.Time {

@@ -152,7 +152,7 @@ type workspaceView struct {
 	ExecutionLimit int64     `json:"monthly_execution_limit"`
 	RateLimit      int64     `json:"rate_limit_per_minute"`
 	CreatedAt      time.Time `json:"created_at"`
-	Secret         string    `json:"key"` // only in the answer to a create
+	Secret         string    `json:"key,omitempty"` // only in the answer to a create
 }
 
 // noCap is how a limit that does not exist stands on the wire.
@@ -232,6 +232,9 @@ func (d *door) setPlanCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if d.flags.json {
+			return d.printJSON(w)
+		}
 		d.print("Workspace %s is on plan %s now. Cues: %s; executions a month: %s; calls a minute: %s.", w.Slug, w.Plan,
 			limitWords(w.CueLimit), limitWords(w.ExecutionLimit), limitWords(w.RateLimit))
 		return nil
@@ -272,10 +275,7 @@ func showAudit(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	self, err := get[keyView](r.ctx, r.door, "key.self", nil)
-	if err != nil {
-		return err
-	}
+	self, _ := get[keyView](r.ctx, r.door, "key.self", nil) // without it nobody is called "you"
 	t := newTable("TIME", "WHO", "DID", "OBJECT", "RESULT")
 	for _, row := range page.Audit {
 		did := row.Operation

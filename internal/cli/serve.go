@@ -94,7 +94,13 @@ func (d *door) configCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		t := newTable("SETTING", "VALUE", "FROM", "MEANING")
+		type row struct {
+			Setting string `json:"setting"`
+			Value   string `json:"value"`
+			From    string `json:"from"`
+			Meaning string `json:"meaning"`
+		}
+		var rows []row
 		for _, s := range server.AllSettings() {
 			value, from := settings.Get(s), "default"
 			if _, ok := d.lookupEnv(s.Env); ok {
@@ -103,13 +109,17 @@ func (d *door) configCommand() *cobra.Command {
 			if f := cmd.Flags().Lookup(s.Flag); s.Flag != "" && f != nil && f.Changed {
 				from = "--" + s.Flag
 			}
-			switch {
-			case s.Secret && value != "":
+			if s.Secret && value != "" {
 				value = "(set)"
-			case value == "":
-				value = "–"
 			}
-			t.add(firstOf(s.Env, "--"+s.Flag), d.tilde(value), from, s.Doc)
+			rows = append(rows, row{firstOf(s.Env, "--"+s.Flag), value, from, s.Doc})
+		}
+		if d.flags.json {
+			return d.printJSON(rows)
+		}
+		t := newTable("SETTING", "VALUE", "FROM", "MEANING")
+		for _, r := range rows {
+			t.add(r.Setting, firstOf(d.tilde(r.Value), "–"), r.From, r.Meaning)
 		}
 		d.print("%s", strings.TrimSuffix(t.String(), "\n"))
 		return nil
@@ -145,6 +155,9 @@ func (d *door) secretStatus(ctx context.Context, data, method string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if d.flags.json {
+		return d.printJSON(s)
 	}
 	if method == "POST" {
 		d.print("Server secret %d was added to %s. Back that file up now: without it no key can be checked.", s.Newest, d.tilde(d.dataFolder(data)+"/secret"))

@@ -141,3 +141,12 @@ func idOf(ms []member) string {
 	}
 	return ""
 }
+
+// printJSON prints a value of our own as JSON.
+func (d *door) printJSON(v any) error {
+	b, err := marshal(v)
+	if err == nil {
+		fmt.Fprintf(d.Stdout, "%s\n", b)
+	}
+	return err
+}

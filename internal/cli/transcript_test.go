@@ -254,7 +254,7 @@ func newNamer(url string) *namer {
 var (
 	uuids  = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	ids    = regexp.MustCompile(`(key|cue|usr|ws)_[0-9a-z]{12}`)
-	hexes  = regexp.MustCompile(`[0-9a-f]{8}`)
+	hexes  = regexp.MustCompile(`(?:\b|_)[0-9a-f]{8}\b`)
 	keys   = regexp.MustCompile(`unstuck_[0-9A-Za-z]{49}_`)
 	hooks  = regexp.MustCompile(`whsec_[0-9a-f]{64}`)
 	took   = regexp.MustCompile(`Asked in [0-9.]+ ms`)
@@ -278,6 +278,9 @@ func (n *namer) stable(text string) string {
 }
 
 func (n *namer) name(real string) string {
+	if rest, ok := strings.CutPrefix(real, "_"); ok { // the end of a key
+		return "_" + n.name(rest)
+	}
 	if name := n.toName[real]; name != "" {
 		return name
 	}
