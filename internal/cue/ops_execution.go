@@ -84,7 +84,7 @@ func (c *Cues) executionOperations() []*op.Operation {
 		op.Define(op.Spec{
 			Name: "execution.mark_pending", Route: "POST /v1/executions/{id}/verification-pending",
 			Needs: "executions:verify", Effect: op.Write, Narrow: op.ByObject, Open: true, Idempotent: true, May: "put an outcome up for verification",
-			Errors: []op.Code{NoOutcome},
+			Errors: []op.Code{NoOutcome, op.NotFound},
 			Doc:    "Put an outcome up for verification\nWhatever was said about it before, it now waits for somebody to verify it.",
 		}, c.markPending),
 		op.Define(op.Spec{
