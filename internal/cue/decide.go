@@ -45,6 +45,9 @@ func (c *Cues) decide(tx *db.Tx, fs []firing, now op.Time) (fired int, err error
 	sums := tally{}
 	for i := range fs {
 		f := &fs[i]
+		if f.due.count == 0 {
+			continue
+		}
 		if f.fires = room[f.workspace] > 0; !f.fires {
 			if entries, err = skipForPlan(tx, entries, f, now); err != nil {
 				return 0, err

@@ -117,6 +117,20 @@ func TestOneBrokenCue(t *testing.T) {
 	})
 }
 
+// A due time that was written down and is none any more, as after a change of a zone's rules, does not fire; the cue goes on.
+func TestDueTimeThatIsNone(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		id := f.cue("c", "0 12 * * *")
+		f.sql("UPDATE cues SET next_run = ?1", op.TimeOf(epoch.Add(time.Minute)))
+		f.clock.Advance(time.Hour)
+		f.settle()
+		holds(t, f.ok(f.admin, "cue.get", input{"id": id}), map[string]any{"fired_count": 0., "next_run": "2026-11-23T12:00:00Z"})
+		f.clock.Advance(time.Hour)
+		f.settle()
+		holds(t, f.ok(f.admin, "cue.ledger", input{"id": id}), map[string]any{"expected": 1., "fired": 1., "closed": true})
+	})
+}
+
 // Over the plan's limit executions go on for 24 hours; then due times are skipped, in one ledger row, and fire is refused; a new
 // month starts anew.
 func TestPlanLimit(t *testing.T) {

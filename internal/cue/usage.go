@@ -67,7 +67,9 @@ func (c *Cues) admitExecution(tx *db.Tx, workspace string, now op.Time) error {
 func (c *Cues) admitAll(tx *db.Tx, fs []firing, now op.Time) (map[string]int64, error) {
 	room := map[string]int64{}
 	for _, f := range fs {
-		room[f.workspace]++
+		if f.due.count > 0 {
+			room[f.workspace]++
+		}
 	}
 	for workspace, n := range room {
 		var err error
@@ -133,6 +135,7 @@ type usageObject struct {
 	Executions    executionUsage `json:"executions"`
 	Outcomes      outcomeUsage   `json:"outcomes" doc:"of the executions created this month"`
 	RateLimit     rateUsage      `json:"rate_limit"`
+	UpgradeURL    string         `json:"upgrade_url" doc:"always empty: plans are set by whoever runs the server"`
 }
 
 type usagePeriod struct {
