@@ -184,22 +184,16 @@ func (d *dueCue) scan(r scanner) error {
 	return r.Scan(&d.id, &d.workspace, &d.version, &d.kind, &d.cron, &d.timezone, &d.nextRun, &d.decided)
 }
 
-// lookUp finds cues that are due, oldest first, at most `most`. When that is all of them it sets the alarm for the next.
-func (c *Cues) lookUp(ctx context.Context, now op.Time, most int) ([]dueCue, error) {
-	before := c.alarm.before()
-	var due []dueCue
-	next := never
-	err := c.DB.View(ctx, func(tx *db.Tx) error {
-		var err error
-		if most > 0 {
-			rows, err := tx.Query(sqlDue, now, most)
-			if due, err = scanAll(rows, err, (*dueCue).scan); err != nil {
-				return err
-			}
+// lookUp finds cues that are due, oldest first, at most `most`. When there are none it sets the alarm for the next.
+func (c *Cues) lookUp(ctx context.Context, now op.Time, most int) (due []dueCue, err error) {
+	before, next := c.alarm.before(), never
+	err = c.DB.View(ctx, func(tx *db.Tx) error {
+		if next, err = nextDue(tx); err != nil || next > now || most == 0 {
+			return err
 		}
-		if len(due) == 0 {
-			next, err = nextDue(tx)
-		}
+		rows, err := tx.Query(sqlNextDues, most)
+		due, err = scanAll(rows, err, (*dueCue).scan)
+		due = slices.DeleteFunc(due, func(d dueCue) bool { return d.nextRun > now })
 		return err
 	})
 	if err == nil && len(due) == 0 {

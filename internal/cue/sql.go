@@ -46,9 +46,10 @@ const (
 const (
 	dueColumns = `c.id, c.workspace_id, c.version, c.schedule_type, c.cron, c.timezone, c.next_run, c.decided_at`
 
-	sqlDue = `SELECT ` + dueColumns + ` FROM cues c WHERE c.next_run IS NOT NULL AND c.status = 'active' AND c.next_run <= ?1
-		ORDER BY c.next_run LIMIT ?2`
-	sqlNextDue = `SELECT next_run FROM cues WHERE next_run IS NOT NULL AND status = 'active' ORDER BY next_run LIMIT 1`
+	// sqlNextDues says neither up to when nor which status (only active cues have a next_run): a database without statistics
+	// would take few cues to match and, instead of walking the index, sort all of them.
+	sqlNextDues = `SELECT ` + dueColumns + ` FROM cues c WHERE c.next_run IS NOT NULL ORDER BY c.next_run LIMIT ?1`
+	sqlNextDue  = `SELECT next_run FROM cues WHERE next_run IS NOT NULL ORDER BY next_run LIMIT 1`
 
 	// sqlDueStill tells which cues are still as they were when they were found due.
 	sqlDueStill = `SELECT c.id FROM @rows(id TEXT ?1, version INTEGER ?2, was INTEGER ?3) AS r JOIN cues c ON c.id = r.id

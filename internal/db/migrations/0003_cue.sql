@@ -29,9 +29,10 @@ CREATE TABLE cues (
   created_by    TEXT NOT NULL,                -- key id
   created_at    INTEGER NOT NULL,
   updated_at    INTEGER NOT NULL,
-  UNIQUE (workspace_id, name)
+  UNIQUE (workspace_id, name),
+  CHECK (next_run IS NULL OR status = 'active')
 ) STRICT;
-CREATE INDEX cues_due ON cues (next_run) WHERE next_run IS NOT NULL AND status = 'active';
+CREATE INDEX cues_due ON cues (next_run) WHERE next_run IS NOT NULL;
 CREATE INDEX cues_list ON cues (workspace_id, created_at, id);
 CREATE INDEX cues_status ON cues (workspace_id, status, created_at, id);
 
@@ -123,16 +124,18 @@ CREATE INDEX executions_unclaimed ON executions (ready_at) WHERE status IN ('pen
 CREATE INDEX executions_lease ON executions (lease_until) WHERE status = 'delivering';
 CREATE INDEX executions_held ON executions (claimed_key, claimed_worker, claim_request) WHERE status = 'delivering';
 
--- Append-only; version 1 is what came with the outcome. Every row covers the one before.
+-- Append-only; version 1 is what came with the outcome. Every row covers the one before. The time of the outcome leads the key,
+-- so that the rows of many executions are written side by side.
 CREATE TABLE evidence (
+  outcome_at   INTEGER NOT NULL,              -- that of the execution, in all its rows
   execution_id TEXT NOT NULL,
   version      INTEGER NOT NULL,
   at           INTEGER NOT NULL,
   key_id       TEXT NOT NULL,
   what         TEXT NOT NULL,                 -- outcome, evidence, verify, verification_pending
   body         TEXT NOT NULL,
-  hash         TEXT NOT NULL,                 -- SHA-256(previous hash, at, key, what, body) in hex
-  PRIMARY KEY (execution_id, version)
+  hash         TEXT NOT NULL,                 -- SHA-256(previous hash, version, at, key, what, body) in hex
+  PRIMARY KEY (outcome_at, execution_id, version)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE workers (
