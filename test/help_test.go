@@ -17,7 +17,7 @@ type obj = map[string]any
 
 func helpServer(t *testing.T) *testkit.Server {
 	t.Helper()
-	return testkit.New(t, "")
+	return quick(t, "")
 }
 
 // make creates a key and answers its id and secret.
@@ -424,7 +424,7 @@ func TestHelpWhatItDid(t *testing.T) {
 
 func TestHelpUnauthenticated(t *testing.T) {
 	s := helpServer(t)
-	unknown := testkit.New(t, "").First // of another server
+	unknown := quick(t, "").First // of another server
 	texts := map[string]bool{}
 	for _, key := range []string{"", "nonsense", s.First[:30], unknown} {
 		r := s.Do(key, "GET /v1/cues", nil)
@@ -489,7 +489,7 @@ func TestHelpVerify(t *testing.T) {
 		t.Errorf("%s", r.Body)
 	}
 	foreign := s.Must(s.First, "POST /v1/workspaces", obj{"name": "other"}).Str("key")
-	unknown := testkit.New(t, "").First
+	unknown := quick(t, "").First
 	if a, b := ask(foreign, "cues:read"), ask(unknown, "cues:read"); string(a.Body) != string(b.Body) {
 		t.Errorf("a foreign key and an unknown one differ: %s %s", a.Body, b.Body)
 	}
