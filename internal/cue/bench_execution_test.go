@@ -27,7 +27,7 @@ func onEach(b *testing.B, fn func(b *testing.B, f *fixture)) {
 	})
 }
 
-// stock makes n executions of one cue that are ready to be claimed, and returns their ids.
+// stock makes n executions of one cue that are ready to be claimed, due one microsecond after the other, and returns their ids.
 func (f *fixture) stock(n int) []string {
 	f.Helper()
 	cue := f.cue("stock", "0 0 1 1 *")
@@ -36,7 +36,7 @@ func (f *fixture) stock(n int) []string {
 		es := make([]*execution, min(n-len(ids), 1000))
 		for i := range es {
 			es[i] = &execution{
-				workspace: f.ws, cueID: cue, triggeredBy: byFire, scheduledFor: f.cues.now(), payload: `{"task":"bench","n":1}`,
+				workspace: f.ws, cueID: cue, triggeredBy: byFire, scheduledFor: f.cues.now() + op.Time(len(ids)+i-n), payload: `{"task":"bench","n":1}`,
 				maxAttempts: 3, createdAt: f.cues.now(),
 			}
 		}

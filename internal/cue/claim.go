@@ -43,8 +43,8 @@ type lease struct {
 }
 
 func (l *lease) scan(r scanner) error {
-	return r.Scan(&l.id, &l.workspace, &l.cueID, &l.cueName, &l.status, &l.task, &l.size, &l.scheduledFor, &l.attempts,
-		&l.payload, &l.token, &l.until)
+	return r.Scan(&l.id, &l.workspace, &l.cueID, &l.cueName, &l.status, &l.task, &l.size, &l.small, &l.scheduledFor, &l.attempts,
+		&l.token, &l.until)
 }
 
 // full says that the call has as much as it asked for, or as much as one answer should carry.
@@ -161,9 +161,15 @@ type round struct {
 // give hands an execution to a call.
 func (r *round) give(cl *claim, w work) error {
 	l := lease{work: w, token: rand.Text(), until: r.c.leaseEnd(r.now)}
-	err := r.tx.Row(sqlClaim, w.id, cl.caller.KeyID(), cl.worker, r.now, cl.request, l.token, cl.bare, l.until).
-		Scan(&l.payload, &l.attempts)
-	if err != nil { // no row: somebody else had it, which the isolation of transactions excludes
+	l.attempts++
+	n, err := r.tx.Exec(sqlClaim, w.id, cl.caller.KeyID(), cl.worker, r.now, cl.request, l.token, cl.bare, l.until)
+	if err == nil && n != 1 {
+		err = errors.New("somebody else took it between look and claim")
+	}
+	if err == nil {
+		l.payload, err = w.payload(r.tx)
+	}
+	if err != nil {
 		return fmt.Errorf("claim execution %s: %w", w.id, err)
 	}
 	r.gone[w.id] = true
@@ -197,9 +203,13 @@ func (r *round) repeated(claims []*claim) (rest []*claim, err error) {
 			return nil, fmt.Errorf("look for the claims of a repeated request: %w", err)
 		}
 		for _, l := range held {
-			if cl.caller.SeesCue(l.cueID, l.cueName) {
-				cl.add(l)
+			if !cl.caller.SeesCue(l.cueID, l.cueName) {
+				continue
 			}
+			if l.payload, err = l.work.payload(r.tx); err != nil {
+				return nil, err
+			}
+			cl.add(l)
 		}
 		if len(held) == 0 {
 			rest = append(rest, cl)

@@ -43,15 +43,15 @@ func (c *Cues) claimable(ctx context.Context, in claimableInput) (out claimableL
 		if err != nil {
 			return err
 		}
-		payloads, err := payloadsOf(tx, found)
-		if err != nil {
-			return err
-		}
 		out = claimableList{Executions: make([]claimableItem, len(found))}
 		for i, w := range found {
+			payload, err := w.payload(tx)
+			if err != nil {
+				return err
+			}
 			out.Executions[i] = claimableItem{
 				ExecutionID: w.id, CueID: w.cueID, CueName: w.cueName, Task: orNil(w.task), ScheduledFor: w.scheduledFor,
-				Payload: op.Object(payloads[w.id]), Attempt: w.attempts,
+				Payload: op.Object(payload), Attempt: w.attempts,
 			}
 		}
 		return nil

@@ -25,6 +25,7 @@ const (
 // link is one version of an execution's evidence: a row that is added and never changed. Its hash covers the link before it, and
 // the first covers the execution's id, so that no row can be changed, left out, moved or exchanged unnoticed.
 type link struct {
+	outcomeAt op.Time // that of the execution
 	execution string
 	version   int64 // from 1
 	at        op.Time
@@ -77,18 +78,18 @@ func (l *link) sum(previous string) string {
 }
 
 func (l *link) save(tx *db.Tx) error {
-	_, err := tx.Exec(sqlEvidenceAdd, l.execution, l.version, l.at, l.keyID, l.what, l.body, l.hash)
+	_, err := tx.Exec(sqlEvidenceAdd, l.outcomeAt, l.execution, l.version, l.at, l.keyID, l.what, l.body, l.hash)
 	return err
 }
 
 func (l *link) scan(r scanner) error {
-	return r.Scan(&l.execution, &l.version, &l.at, &l.keyID, &l.what, &l.body, &l.hash)
+	return r.Scan(&l.outcomeAt, &l.execution, &l.version, &l.at, &l.keyID, &l.what, &l.body, &l.hash)
 }
 
 // extend adds a link to the chain of an execution that has an outcome, and brings the execution to what the chain now says.
 func extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.Time) error {
 	var last link
-	err := last.scan(tx.Row(sqlEvidenceLast, h.id))
+	err := last.scan(tx.Row(sqlEvidenceLast, h.outcomeAt, h.id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("execution %s has an outcome without evidence of it", h.id)
 	}
@@ -100,7 +101,7 @@ func extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.Time) erro
 		return fmt.Errorf("read the outcome of execution %s: %w", h.id, err)
 	}
 	o.apply(&b)
-	l := link{execution: h.id, version: last.version + 1, at: at, keyID: keyID, what: what, body: string(op.Marshal(b))}
+	l := link{outcomeAt: last.outcomeAt, execution: h.id, version: last.version + 1, at: at, keyID: keyID, what: what, body: string(op.Marshal(b))}
 	l.seal(last.hash)
 	if err := l.save(tx); err != nil {
 		return fmt.Errorf("add to the evidence of execution %s: %w", h.id, err)

@@ -245,7 +245,9 @@ func TestEqualReportsAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		worker := f.key("worker", nil)
 		id, token := f.taken(worker, "")
-		crowd(callers, func(int) { f.ok(worker, "execution.report", input{"id": id, "lease_token": token, "success": true, "result": "r"}) })
+		crowd(callers, func(int) {
+			f.ok(worker, "execution.report", input{"id": id, "lease_token": token, "success": true, "result": "r"})
+		})
 		if q := f.number("SELECT run_count FROM cues"); q != 1 {
 			t.Errorf("the cue ran %d times", q)
 		}

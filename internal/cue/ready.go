@@ -37,18 +37,19 @@ func readyQueryOf(caller *access.Caller, task, agent *string) readyQuery {
 	return q
 }
 
-// work is an execution that is due and free, without its payload.
+// work is an execution that is due and free.
 type work struct {
 	id, workspace, cueID, cueName string
 	status                        string
 	task                          string
-	size                          int // of the payload, in bytes
+	size                          int     // of the payload, in bytes
+	small                         *string // the payload, unless it is large
 	scheduledFor                  op.Time
 	attempts                      int64
 }
 
 func (w *work) scan(r scanner) error {
-	return r.Scan(&w.id, &w.workspace, &w.cueID, &w.cueName, &w.status, &w.task, &w.size, &w.scheduledFor, &w.attempts)
+	return r.Scan(&w.id, &w.workspace, &w.cueID, &w.cueName, &w.status, &w.task, &w.size, &w.small, &w.scheduledFor, &w.attempts)
 }
 
 // find returns up to `most` executions that are due and free, oldest first.
@@ -188,21 +189,14 @@ func (q readyQuery) tasks(tx *db.Tx, now op.Time) ([]string, error) {
 	return tasks, nil
 }
 
-// payloadsOf reads the payloads of some executions, by id.
-func payloadsOf(tx *db.Tx, found []work) (map[string]string, error) {
-	ids := make([]string, len(found))
-	for i, w := range found {
-		ids[i] = w.id
+// payload is the payload, read now if it was too large to be read on suspicion.
+func (w *work) payload(tx *db.Tx) (string, error) {
+	if w.small != nil {
+		return *w.small, nil
 	}
-	type row struct{ id, payload string }
-	rows, err := tx.Query(sqlPayloads, ids)
-	list, err := scanAll(rows, err, func(r *row, s scanner) error { return s.Scan(&r.id, &r.payload) })
-	if err != nil {
-		return nil, fmt.Errorf("read payloads: %w", err)
+	var p string
+	if err := tx.Row(sqlPayload, w.id).Scan(&p); err != nil {
+		return "", fmt.Errorf("read the payload of execution %s: %w", w.id, err)
 	}
-	out := make(map[string]string, len(list))
-	for _, r := range list {
-		out[r.id] = r.payload
-	}
-	return out, nil
+	return p, nil
 }

@@ -40,6 +40,7 @@ type held struct {
 	outcomeState                  string
 	outcomeSuccess                *bool
 	outcome                       string
+	outcomeAt                     *op.Time
 	evidenceCount                 int64
 	createdAt                     op.Time
 
@@ -50,7 +51,7 @@ func (h *held) scan(r scanner) error {
 	var kind string
 	err := r.Scan(&h.id, &h.workspace, &h.cueID, &h.cueName, &kind, &h.status, &h.attempts, &h.claimedKey, &h.claimedWorker,
 		&h.leaseToken, &h.bare, &h.leaseUntil, &h.lastHeartbeat, &h.verification, &h.outcomeState, &h.outcomeSuccess, &h.outcome,
-		&h.evidenceCount, &h.createdAt)
+		&h.outcomeAt, &h.evidenceCount, &h.createdAt)
 	h.recurs = kind == recurring
 	return err
 }
@@ -173,7 +174,7 @@ func (b *recording) take(r *report, h *held) error {
 func (b *recording) repeat(r *report, h *held) error {
 	if h.first == "" {
 		var body string
-		if err := b.tx.Row(sqlEvidenceFirst, h.id).Scan(&body); err != nil {
+		if err := b.tx.Row(sqlEvidenceFirst, h.outcomeAt, h.id).Scan(&body); err != nil {
 			return fmt.Errorf("read the report of execution %s: %w", h.id, err)
 		}
 		h.first = firstReport(body)
@@ -194,7 +195,7 @@ func (b *recording) store(r *report, h *held) error {
 	if s.Success {
 		status, delivered, message = statusSuccess, &b.now, nil
 	}
-	l := link{execution: h.id, version: 1, at: b.now, keyID: r.caller.KeyID(), what: whatOutcome, body: reportBody(r.raw, r.state)}
+	l := link{outcomeAt: b.now, execution: h.id, version: 1, at: b.now, keyID: r.caller.KeyID(), what: whatOutcome, body: reportBody(r.raw, r.state)}
 	l.seal(genesis(h.id))
 	_, err := b.tx.Exec(sqlReport, h.id, status, delivered, message, r.state, s.Success, s.stored(b.now), b.now,
 		r.caller.KeyID(), r.token == "", !s.proof.empty(), text(s.ResultType))

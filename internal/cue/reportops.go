@@ -147,7 +147,7 @@ func afterEvidence(tx *db.Tx, h *held, added proof) (string, error) {
 		return h.outcomeState, nil
 	}
 	var judged int64
-	if err := tx.Row(sqlEvidenceJudged, h.id).Scan(&judged); err != nil {
+	if err := tx.Row(sqlEvidenceJudged, h.outcomeAt, h.id).Scan(&judged); err != nil {
 		return "", fmt.Errorf("look whether the outcome of execution %s was judged: %w", h.id, err)
 	}
 	if judged > 0 {
@@ -185,7 +185,7 @@ func (c *Cues) checkEvidence(ctx context.Context, in executionID) (out checkOutp
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(sqlEvidenceAll, e.id)
+		rows, err := tx.Query(sqlEvidenceAll, e.outcomeAt, e.id)
 		links, err := scanAll(rows, err, (*link).scan)
 		if err != nil {
 			return fmt.Errorf("read the evidence of execution %s: %w", e.id, err)

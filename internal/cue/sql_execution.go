@@ -23,8 +23,9 @@ const sqlExecutionInsert = `INSERT INTO executions (id, workspace_id, cue_id, tr
 
 const (
 	sqlExecutionStatusesOfCue = `SELECT status, count(*) FROM executions WHERE cue_id = ?1 GROUP BY status`
-	sqlEvidenceDeleteOfCue    = `DELETE FROM evidence WHERE execution_id IN (SELECT id FROM executions WHERE cue_id = ?1)`
-	sqlExecutionDeleteOfCue   = `DELETE FROM executions WHERE cue_id = ?1`
+	sqlEvidenceDeleteOfCue    = `DELETE FROM evidence WHERE (outcome_at, execution_id) IN
+		(SELECT outcome_at, id FROM executions WHERE cue_id = ?1 AND outcome_at IS NOT NULL)`
+	sqlExecutionDeleteOfCue = `DELETE FROM executions WHERE cue_id = ?1`
 )
 
 const (
@@ -37,12 +38,13 @@ const (
 
 // Work that workers may take. Its conditions are a where.
 const (
-	workColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.status, e.task, octet_length(e.payload), e.scheduled_for, e.attempts`
+	workColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.status, e.task, octet_length(e.payload),
+	CASE WHEN octet_length(e.payload) <= 16384 THEN e.payload END, e.scheduled_for, e.attempts`
 
 	sqlReady      = `SELECT ` + workColumns + executionsAndCues
 	sqlReadyOrder = ` ORDER BY e.scheduled_for, e.id LIMIT `
 	sqlReadyByID  = `SELECT ` + workColumns + executionsAndCues + `WHERE e.id IN @list(?1) AND e.` + ready + ` AND e.scheduled_for <= ?2`
-	sqlPayloads   = `SELECT id, payload FROM executions WHERE id IN @list(?1)`
+	sqlPayload    = `SELECT payload FROM executions WHERE id = ?1`
 	sqlNextReady  = `SELECT scheduled_for FROM executions WHERE workspace_id = ?1 AND ` + ready + ` AND scheduled_for > ?2
 		ORDER BY scheduled_for LIMIT 1`
 
@@ -69,14 +71,14 @@ const (
 
 // Claims.
 const (
-	leaseColumns = workColumns + `, e.payload, e.lease_token, e.lease_until`
+	leaseColumns = workColumns + `, e.lease_token, e.lease_until`
 
 	sqlLeasesOfRequest = `SELECT ` + leaseColumns + executionsAndCues + `WHERE e.claimed_key = ?1 AND e.claimed_worker = ?2
 		AND e.claim_request = ?3 AND e.status = 'delivering' AND e.lease_until > ?4 ORDER BY e.scheduled_for, e.id`
 	sqlClaim = `UPDATE executions SET status = 'delivering', attempts = attempts + 1, claimed_key = ?2, claimed_worker = ?3,
 		claimed_at = ?4, started_at = ?4, last_attempt_at = ?4, last_heartbeat = NULL, claim_request = ?5, lease_token = ?6,
 		lease_bare = ?7, lease_until = ?8, updated_at = ?4
-		WHERE id = ?1 AND ` + ready + ` RETURNING payload, attempts`
+		WHERE id = ?1 AND ` + ready
 	sqlGiveBack = `UPDATE executions SET status = 'pending', attempts = attempts - 1, claimed_key = '', claimed_worker = '',
 		claimed_at = NULL, started_at = NULL, claim_request = '', lease_token = '', lease_until = NULL, updated_at = ?3
 		WHERE id = ?1 AND lease_token = ?2 AND status = 'delivering'`
@@ -101,7 +103,7 @@ var sqlExecutionsOldest = [3]string{
 const (
 	heldColumns = `e.id, e.workspace_id, e.cue_id, c.name, c.schedule_type, e.status, e.attempts, e.claimed_key, e.claimed_worker,
 	e.lease_token, e.lease_bare, e.lease_until, e.last_heartbeat, e.verification, e.outcome_state, e.outcome_success, e.outcome,
-	e.evidence_count, e.created_at`
+	e.outcome_at, e.evidence_count, e.created_at`
 
 	sqlHeldByID  = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id = ?1`
 	sqlHeldByIDs = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id IN @list(?1)`
@@ -116,12 +118,12 @@ const (
 	sqlCuesRan = `UPDATE cues SET last_run = ?3, run_count = cues.run_count + r.n
 		FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
 
-	linkColumns       = `execution_id, version, at, key_id, what, body, hash`
-	sqlEvidenceAdd    = `INSERT INTO evidence (` + linkColumns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)`
-	sqlEvidenceFirst  = `SELECT body FROM evidence WHERE execution_id = ?1 AND version = 1`
-	sqlEvidenceLast   = `SELECT ` + linkColumns + ` FROM evidence WHERE execution_id = ?1 ORDER BY version DESC LIMIT 1`
-	sqlEvidenceAll    = `SELECT ` + linkColumns + ` FROM evidence WHERE execution_id = ?1 ORDER BY version`
-	sqlEvidenceJudged = `SELECT count(*) FROM evidence WHERE execution_id = ?1 AND what = 'verify'`
+	linkColumns       = `outcome_at, execution_id, version, at, key_id, what, body, hash`
+	sqlEvidenceAdd    = `INSERT INTO evidence (` + linkColumns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`
+	sqlEvidenceAll    = `SELECT ` + linkColumns + ` FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 ORDER BY version`
+	sqlEvidenceLast   = `SELECT ` + linkColumns + ` FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 ORDER BY version DESC LIMIT 1`
+	sqlEvidenceFirst  = `SELECT body FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 AND version = 1`
+	sqlEvidenceJudged = `SELECT count(*) FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 AND what = 'verify'`
 	sqlEvidenceApply  = `UPDATE executions SET outcome = ?2, outcome_state = ?3, evidence_count = ?4, has_evidence = ?5,
 		result_type = ?6, updated_at = ?7 WHERE id = ?1`
 )
