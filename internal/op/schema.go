@@ -1,6 +1,7 @@
 package op
 
 import (
+	"go/token"
 	"reflect"
 	"slices"
 	"strings"
@@ -138,7 +139,7 @@ func (o *Operation) FieldSchema(name string) *jsonschema.Schema {
 	return nil
 }
 
-// OutSchema describes the body of a successful answer; nil when there is none.
+// OutSchema describes the body of a successful answer; nil when there is none. Objects of exported types have their name as title.
 func (o *Operation) OutSchema() *jsonschema.Schema {
 	if o.Out == reflect.TypeFor[None]() {
 		return nil
@@ -192,6 +193,9 @@ func outSchema(t reflect.Type) *jsonschema.Schema {
 
 func outStruct(t reflect.Type) *jsonschema.Schema {
 	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}}
+	if token.IsExported(t.Name()) {
+		s.Title = t.Name()
+	}
 	for _, sf := range reflect.VisibleFields(t) {
 		if sf.Anonymous || !sf.IsExported() {
 			continue

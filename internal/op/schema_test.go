@@ -127,6 +127,12 @@ func TestWhatTheSchemaRefusesTheFillerRefuses(t *testing.T) {
 	}
 }
 
+// Exported is a type whose name the schema tells.
+type Exported struct {
+	A op.OffsetTime `json:"a"`
+	B *grade        `json:"b"`
+}
+
 type grade string
 
 func (grade) Words() []string { return []string{"good", "bad"} }
@@ -141,7 +147,7 @@ func TestSchemas(t *testing.T) {
 		ID     string         `json:"id" doc:"What names it"`
 		At     *op.Time       `json:"at"`
 		Grade  grade          `json:"grade"`
-		List   []inner        `json:"list"`
+		List   []Exported     `json:"list"`
 		Table  map[string]int `json:"table,omitempty"`
 		Raw    op.Object      `json:"raw"`
 		Any    op.Value       `json:"any"`
@@ -149,7 +155,7 @@ func TestSchemas(t *testing.T) {
 		Share  float64        `json:"share"`
 		On     bool           `json:"on"`
 		Hidden string         `json:"-"`
-		Far    *inner         `json:"far,omitzero"`
+		Far    *Exported      `json:"far,omitzero"`
 	}
 	type query struct {
 		Limit int              `json:"limit" default:"50" min:"1" doc:"How many"`

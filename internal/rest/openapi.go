@@ -26,9 +26,10 @@ type Info struct {
 
 // OpenAPI describes all operations of a set as an OpenAPI 3.1 document, the same bytes for the same set. Aliases of routes are
 // named in the text of their operation. Vendor fields: x-unstuck-needs of an operation is what its caller must hold, x-unstuck-codes
-// of a response the codes of errors that come with its status.
+// of a response the codes of errors that come with its status. Objects in answers whose type has a name are described once.
 func OpenAPI(set *op.Set, info Info) []byte {
-	w := &writer{info: info, written: map[string]bool{}}
+	w := &writer{info: info, written: map[string]string{}}
+	w.keep("Error", errorSchema())
 	doc := object{
 		{"openapi", "3.1.0"},
 		{"info", object{{"title", info.Title}, {"version", info.Version}}.with("description", info.Description)},
@@ -39,7 +40,7 @@ func OpenAPI(set *op.Set, info Info) []byte {
 			{"securitySchemes", object{{"key", object{{"type", "http"}, {"scheme", "bearer"}, {"description", "An API key: `Authorization: Bearer <key>`."}}}}},
 			{"headers", headers()},
 			{"responses", w.failures},
-			{"schemas", object{{"Error", errorSchema()}}},
+			{"schemas", w.schemas},
 		}},
 	}
 	var b bytes.Buffer
@@ -49,11 +50,11 @@ func OpenAPI(set *op.Set, info Info) []byte {
 	return append(b.Bytes(), '\n')
 }
 
-// writer collects, while it describes operations, the answers of errors, which operations share.
+// writer collects, while it describes operations, what they share: the answers of errors, and objects of named types.
 type writer struct {
-	info     Info
-	failures object
-	written  map[string]bool // names in failures
+	info              Info
+	failures, schemas object
+	written           map[string]string // the JSON of schemas by name
 }
 
 // object is a JSON object whose members keep their order.
@@ -175,7 +176,7 @@ func parameters(o *op.Operation) []object {
 func (w *writer) responses(o *op.Operation) object {
 	success := object{{"description", http.StatusText(o.Status)}, {"headers", headersOf(o, o.Status)}}
 	if s := o.OutSchema(); s != nil {
-		success = append(success, member{"content", content(s)})
+		success = append(success, member{"content", content(w.share(s))})
 	}
 	out := object{{strconv.Itoa(o.Status), success}}
 	codes := codesOf(o, w.info)
@@ -202,8 +203,7 @@ func (w *writer) failure(o *op.Operation, codes []op.Code) object {
 	if o.Uncounted {
 		name += ".uncounted"
 	}
-	if !w.written[name] {
-		w.written[name] = true
+	if !slices.ContainsFunc(w.failures, func(m member) bool { return m.name == name }) {
 		w.failures = append(w.failures, member{name, object{
 			{"description", strings.Join(text, "\n")},
 			{"headers", headersOf(o, status)},
@@ -264,57 +264,4 @@ func headersOf(o *op.Operation, status int) object {
 		out = append(out, member{n, ref("headers", n)})
 	}
 	return out
-}
-
-// headers describes the headers of answers (CueAPI wire contract 1.11 and 1.13; RFC 6750 section 3).
-func headers() object {
-	header := func(name, description string, schema *jsonschema.Schema) member {
-		return member{name, object{{"description", description}, {"schema", schema}}}
-	}
-	zero := 0.0
-	number := &jsonschema.Schema{Type: "integer", Minimum: &zero}
-	return object{
-		header("X-Request-Id", "Names this answer; quote it when you ask for help.", &jsonschema.Schema{Type: "string", Format: "uuid"}),
-		header("X-RateLimit-Limit", "Calls that the tightest limit allows in a minute.", number),
-		header("X-RateLimit-Remaining", "Calls that are left of them now.", number),
-		header("X-RateLimit-Reset", "When all of them are there again, in Unix seconds.", number),
-		header("Retry-After", "Seconds to wait.", number),
-		header("WWW-Authenticate", "What kind of key is wanted.", &jsonschema.Schema{Type: "string"}),
-	}
-}
-
-// errorSchema describes op.Error.Body.
-func errorSchema() *jsonschema.Schema {
-	text := func(doc string) *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Description: doc} }
-	violation := &jsonschema.Schema{
-		Type: "object", Required: []string{"field", "message"}, PropertyOrder: []string{"field", "message"},
-		Properties: map[string]*jsonschema.Schema{
-			"field": text("Where: body.schedule.cron, query.limit, …"), "message": text("What does not fit."),
-		},
-	}
-	inner := func() *jsonschema.Schema {
-		return &jsonschema.Schema{
-			Type: "object", Required: []string{"code", "message", "status"},
-			PropertyOrder: []string{"code", "message", "status", "details", "docs", "request_id"},
-			Properties: map[string]*jsonschema.Schema{
-				"code":       text("The kind of error: a promise, to be compared."),
-				"message":    text("What happened, for people."),
-				"status":     {Type: "integer", Description: "The HTTP status again."},
-				"details":    {Type: "array", Items: violation.CloneSchemas(), Description: "Every input that does not fit, with validation_error."},
-				"docs":       {Type: "string", Format: "uri", Description: "A page about this code."},
-				"request_id": text("The X-Request-Id of this answer."),
-			},
-		}
-	}
-	return &jsonschema.Schema{
-		Type: "object", Description: "Every error, in this form. Some codes add members of their own.",
-		Required: []string{"error", "detail"}, PropertyOrder: []string{"error", "detail"},
-		Properties: map[string]*jsonschema.Schema{
-			"error": inner(),
-			"detail": {
-				Type: "object", Description: "The same once more.", Required: []string{"error"},
-				Properties: map[string]*jsonschema.Schema{"error": inner()},
-			},
-		},
-	}
 }

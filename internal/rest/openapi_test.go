@@ -3,6 +3,7 @@ package rest_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -121,6 +122,65 @@ func TestCodesOfOperations(t *testing.T) {
 		}
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%s %s\n got %s\nwant %s", c.method, c.path, s, c.want)
+		}
+	}
+}
+
+// Objects of exported types are described once; another type of the same name, or of none, is described where it stands.
+func TestSharedSchemas(t *testing.T) {
+	type Owner struct {
+		Name string `json:"name"`
+	}
+	type nameless struct {
+		X int `json:"x"`
+	}
+	type first struct {
+		Owner Owner            `json:"owner" doc:"Who has it"`
+		Maybe *Owner           `json:"maybe" doc:"Who wants it"`
+		List  []Owner          `json:"list"`
+		Table map[string]Owner `json:"table"`
+		Other nameless         `json:"other"`
+	}
+	define := func(name string, fn func(op.Spec) *op.Operation) *op.Operation {
+		return fn(op.Spec{Name: name, Route: "GET /" + name, Needs: op.Public, Effect: op.Read, May: "see it", Doc: "Show it"})
+	}
+	one := define("a.one", func(s op.Spec) *op.Operation {
+		return op.Define(s, func(context.Context, none) (first, error) { return first{}, nil })
+	})
+	two := define("a.two", func(s op.Spec) *op.Operation {
+		type Owner struct {
+			Age int `json:"age"`
+		}
+		return op.Define(s, func(context.Context, none) (Owner, error) { return Owner{}, nil })
+	})
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Responses map[string]struct {
+				Content map[string]struct{ Schema any }
+			}
+		}
+		Components struct{ Schemas map[string]any }
+	}
+	if err := json.Unmarshal(rest.OpenAPI(op.NewSet(nil, nil, nil, one, two), info()), &doc); err != nil {
+		t.Fatal(err)
+	}
+	of := func(path string) string {
+		return string(op.Marshal(doc.Paths[path]["get"].Responses["200"].Content["application/json"].Schema))
+	}
+	const ref = `{"$ref":"#/components/schemas/Owner"}`
+	for _, c := range []struct{ name, got, want string }{
+		{"the component", string(op.Marshal(doc.Components.Schemas["Owner"])), `{"properties":{"name":{"type":"string"}},"required":["name"],"type":"object"}`},
+		{"the first", of("/a.one"), `{"properties":{` +
+			`"list":{"items":` + ref + `,"type":["array","null"]},` +
+			`"maybe":{"anyOf":[` + ref + `,{"type":"null"}],"description":"Who wants it"},` +
+			`"other":{"properties":{"x":{"type":"integer"}},"required":["x"],"type":"object"},` +
+			`"owner":{"$ref":"#/components/schemas/Owner","description":"Who has it"},` +
+			`"table":{"additionalProperties":` + ref + `,"type":["object","null"]}},` +
+			`"required":["owner","maybe","list","table","other"],"type":"object"}`},
+		{"the second", of("/a.two"), `{"properties":{"age":{"type":"integer"}},"required":["age"],"title":"Owner","type":"object"}`},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s\n got %s\nwant %s", c.name, c.got, c.want)
 		}
 	}
 }

@@ -73,7 +73,8 @@ type (
 		ID   string `json:"id"`
 		Part string `json:"part"`
 	}
-	thing struct {
+	// Thing is exported: the document describes it once, by its name.
+	Thing struct {
 		ID    string         `json:"id"`
 		Name  *string        `json:"name" doc:"What people call it"`
 		At    op.Time        `json:"at"`
@@ -81,19 +82,19 @@ type (
 		Parts map[string]int `json:"parts"`
 	}
 	things struct {
-		Things []thing `json:"things"`
+		Things []Thing `json:"things"`
 		Total  int     `json:"total"`
 	}
 )
 
 func noon() time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC) }
 
-func aThing(id string) (thing, error) {
+func aThing(id string) (Thing, error) {
 	name := "a thing"
 	if id == "missing" {
-		return thing{}, noThing.Msg("Thing not found")
+		return Thing{}, noThing.Msg("Thing not found")
 	}
-	return thing{ID: id, Name: &name, At: op.TimeOf(noon()), Extra: op.Object(`{"n":1.0}`), Parts: map[string]int{"a": 1}}, nil
+	return Thing{ID: id, Name: &name, At: op.TimeOf(noon()), Extra: op.Object(`{"n":1.0}`), Parts: map[string]int{"a": 1}}, nil
 }
 
 // toys is a set with an operation for each thing that a door must cope with.
@@ -107,35 +108,35 @@ func toys(g op.Guard) *op.Set {
 		}
 		return base
 	}
-	get := func(_ context.Context, in byID) (thing, error) { return aThing(in.ID) }
+	get := func(_ context.Context, in byID) (Thing, error) { return aThing(in.ID) }
 	return op.NewSet(g, slog.New(slog.DiscardHandler), noon,
 		op.Define(spec(read, "thing.list", "GET /v1/things", "List things\nNewest first."), func(_ context.Context, in page) (things, error) {
-			return things{Things: []thing{}, Total: in.Limit}, nil
+			return things{Things: []Thing{}, Total: in.Limit}, nil
 		}),
 		op.Define(spec(write, "thing.make", "POST /v1/things", "Make a thing", func(s *op.Spec) { s.Status, s.Errors = 201, []op.Code{nameTaken} }),
-			func(_ context.Context, in making) (thing, error) {
+			func(_ context.Context, in making) (Thing, error) {
 				t, err := aThing("t1")
 				t.Name, t.Extra = &in.Name, in.Extra.Val
 				return t, err
 			}),
-		op.Define(spec(read, "thing.self", "GET /v1/things/self", "Show the caller's own thing"), func(context.Context, none) (thing, error) { return aThing("(self)") }),
-		op.Define(spec(write, "thing.claim", "POST /v1/things/claim", "Claim any thing", func(s *op.Spec) { s.Open = true }), func(context.Context, none) (thing, error) { return aThing("(claimed)") }),
+		op.Define(spec(read, "thing.self", "GET /v1/things/self", "Show the caller's own thing"), func(context.Context, none) (Thing, error) { return aThing("(self)") }),
+		op.Define(spec(write, "thing.claim", "POST /v1/things/claim", "Claim any thing", func(s *op.Spec) { s.Open = true }), func(context.Context, none) (Thing, error) { return aThing("(claimed)") }),
 		op.Define(spec(read, "thing.get", "GET /v1/things/{id}", "Show a thing"), get),
-		op.Define(spec(write, "thing.change", "PATCH /v1/things/{id}", "Change a thing"), func(_ context.Context, in change) (thing, error) { return aThing(in.ID) }),
+		op.Define(spec(write, "thing.change", "PATCH /v1/things/{id}", "Change a thing"), func(_ context.Context, in change) (Thing, error) { return aThing(in.ID) }),
 		op.Define(spec(write, "thing.end", "DELETE /v1/things/{id}", "End a thing", func(s *op.Spec) { s.Effect = op.Destroy }),
 			func(_ context.Context, in byID) (op.None, error) { _, err := aThing(in.ID); return op.None{}, err }),
 		op.Define(spec(write, "thing.reset", "POST /v1/things/{id}/reset", "Reset a thing\nIt forgets everything.", func(s *op.Spec) {
 			s.Confirm, s.Aliases, s.Needs = true, []string{"POST /v1/reset/{id}"}, op.SelfOr("things:write")
 		}), get),
-		op.Define(spec(read, "part.get", "GET /v1/things/{id}/parts/{part}", "Show a part of a thing"), func(_ context.Context, in part) (thing, error) { return aThing(in.ID + "|" + in.Part) }),
-		op.Define(spec(write, "thing.crash", "POST /v1/crash", "Crash"), func(context.Context, none) (thing, error) { panic("secret plan") }),
-		op.Define(spec(read, "thing.wait", "GET /v1/wait", "Wait until the caller goes away"), func(ctx context.Context, _ none) (thing, error) {
+		op.Define(spec(read, "part.get", "GET /v1/things/{id}/parts/{part}", "Show a part of a thing"), func(_ context.Context, in part) (Thing, error) { return aThing(in.ID + "|" + in.Part) }),
+		op.Define(spec(write, "thing.crash", "POST /v1/crash", "Crash"), func(context.Context, none) (Thing, error) { panic("secret plan") }),
+		op.Define(spec(read, "thing.wait", "GET /v1/wait", "Wait until the caller goes away"), func(ctx context.Context, _ none) (Thing, error) {
 			<-ctx.Done()
-			return thing{}, errors.New("nobody waits any more")
+			return Thing{}, errors.New("nobody waits any more")
 		}),
 		op.Define(spec(read, "server.health", "GET /health", "Say that the server is well", func(s *op.Spec) {
 			s.Needs, s.Uncounted, s.Errors = op.Public, true, nil
-		}), func(context.Context, none) (thing, error) { return aThing("health") }),
+		}), func(context.Context, none) (Thing, error) { return aThing("health") }),
 	)
 }
 
