@@ -173,13 +173,10 @@ func (c *Cues) insert(tx *db.Tx, q *cue, now op.Time) error {
 	return sums.save(tx)
 }
 
-// workerFresh is how long after its last heartbeat a worker counts as active (CueAPI wire contract 2.6).
-const workerFresh = 180_000_000 // microseconds
-
 // noWorker says that no worker of a workspace was seen lately.
 func noWorker(tx *db.Tx, workspace string, now op.Time) (bool, error) {
 	var seen int64
-	if err := tx.Row(sqlWorkersSince, workspace, now-workerFresh).Scan(&seen); err != nil {
+	if err := tx.Row(sqlWorkersSince, workspace, in(now, -workerActive)).Scan(&seen); err != nil {
 		return false, fmt.Errorf("look for workers: %w", err)
 	}
 	return seen == 0, nil

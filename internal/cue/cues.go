@@ -82,7 +82,7 @@ func (c *Cues) now() op.Time { return op.TimeOf(c.Now()) }
 func (c *Cues) caller(ctx context.Context) *access.Caller {
 	k := access.From(ctx)
 	if c.NearLimit(k.Workspace()) {
-		op.CallOf(ctx).Header["X-CueAPI-Usage-Warning"] = []string{"approaching_limit"}
+		op.CallOf(ctx).Header.Set("X-CueAPI-Usage-Warning", "approaching_limit")
 	}
 	return k
 }
