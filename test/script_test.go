@@ -3,7 +3,6 @@
 package test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -75,28 +73,7 @@ func play(t *testing.T, database func(testing.TB) string) {
 }
 
 // program is a server that runs, or nothing.
-type program struct {
-	cmd    *exec.Cmd
-	stderr lockedBuffer
-}
-
-// lockedBuffer takes what a program prints while it runs.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+type program struct{ cmd *exec.Cmd }
 
 // end ends the program by a signal and waits for it.
 func (p *program) end(signal os.Signal) error {
@@ -122,28 +99,31 @@ func runServer(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// start starts a server and waits until it answers.
+// start starts a server and waits until it answers. It writes straight into files, so that what it said before it answered is there.
 func (p *program) start(ts *testscript.TestScript, flags []string) {
-	var stdout lockedBuffer
-	p.stderr = lockedBuffer{}
 	p.cmd = exec.Command(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "unstuck"), append([]string{"serve", "--print-first-key"}, flags...)...)
-	p.cmd.Env = nil
 	for _, name := range []string{"HOME", "TZ", "UNSTUCK_LISTEN", "UNSTUCK_DATA", "UNSTUCK_DATABASE", "UNSTUCK_SECRET"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
-	p.cmd.Stdout, p.cmd.Stderr = &stdout, &p.stderr
+	stdout, err := os.Create(ts.MkAbs("stdout.txt"))
+	ts.Check(err)
+	stderr, err := os.Create(ts.MkAbs("server.txt"))
+	ts.Check(err)
+	defer stdout.Close()
+	defer stderr.Close()
+	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
 	ts.Check(p.cmd.Start())
 	end := time.Now().Add(time.Minute)
 	for !answers(ts.Getenv("UNSTUCK_URL")) {
-		if time.Now().After(end) || p.cmd.Process.Signal(syscall.Signal(0)) != nil {
-			ts.Fatalf("the server does not answer:\n%s", p.stderr.String())
+		if time.Now().After(end) {
+			ts.Fatalf("the server does not answer:\n%s", ts.ReadFile("server.txt"))
 		}
 	}
-	if key := strings.TrimSpace(stdout.String()); key != "" {
+	if key := strings.TrimSpace(ts.ReadFile("stdout.txt")); key != "" {
 		ts.Setenv("FIRST", key)
 		ts.Check(os.WriteFile(ts.MkAbs("first.key"), []byte(key+"\n"), 0o600))
 	}
-	ts.Check(os.WriteFile(ts.MkAbs("server.txt"), []byte(logLine.ReplaceAllString(p.stderr.String(), "")), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("server.txt"), []byte(logLine.ReplaceAllString(ts.ReadFile("server.txt"), "")), 0o600))
 }
 
 // logLine is a line of the server's log, beside what it says to people.
