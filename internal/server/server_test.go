@@ -1,0 +1,409 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"unstuck/internal/access"
+	"unstuck/internal/db"
+	"unstuck/internal/server"
+	"unstuck/internal/testkit"
+)
+
+func settings(t *testing.T, flags ...string) server.Settings {
+	t.Helper()
+	given := map[string]string{"data": filepath.Join(t.TempDir(), "data")}
+	for i := 0; i+1 < len(flags); i += 2 {
+		given[flags[i]] = flags[i+1]
+	}
+	s, err := server.ReadSettings(func(string) (string, bool) { return "", false }, given, "/home/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestSettingsFaultsAtOnce: all faults are reported together, each with what to write.
+func TestSettingsFaultsAtOnce(t *testing.T) {
+	env := map[string]string{"UNSTUCK_REGISTER": "perhaps", "UNSTUCK_LEASE": "soon", "UNSTUCK_TLS_CERT": "cert.pem", "UNSTUCK_KEY_PREFIX": "Äh", "UNSTUCK_DATABASE": "mysql://x", "UNSTUCK_LOG_LEVEL": "loud"}
+	_, err := server.ReadSettings(func(name string) (string, bool) { v, ok := env[name]; return v, ok }, map[string]string{"listen": "8080"}, "/home/x")
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"UNSTUCK_REGISTER", "UNSTUCK_LEASE", "UNSTUCK_TLS_KEY", "UNSTUCK_KEY_PREFIX", "UNSTUCK_DATABASE", "UNSTUCK_LOG_LEVEL", "UNSTUCK_LISTEN"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not named: %v", want, err)
+		}
+	}
+}
+
+func TestFlagsWinOverEnvironment(t *testing.T) {
+	env := func(name string) (string, bool) { return "127.0.0.1:1", name == "UNSTUCK_LISTEN" }
+	s, err := server.ReadSettings(env, map[string]string{"listen": "127.0.0.1:2"}, "/home/x")
+	if err != nil || s.Listen != "127.0.0.1:2" || s.Data != "/home/x/.unstuck/server" {
+		t.Errorf("%+v %v", s, err)
+	}
+}
+
+// TestExposedListen: nobody listens beyond this machine without having said how keys are protected.
+func TestExposedListen(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // whoever is let through ends at once, while opening the database
+	run := func(flags ...string) error {
+		return server.Run(ctx, settings(t, flags...), server.Streams{Out: io.Discard, Err: io.Discard, Zone: time.UTC})
+	}
+	for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0"} {
+		if err := run("listen", listen); !errors.As(err, new(server.ErrExposed)) {
+			t.Errorf("%s: %v", listen, err)
+		}
+	}
+	for _, flags := range [][]string{{"listen", "127.0.0.1:0"}, {"listen", "localhost:0"}, {"listen", "[::1]:0"}, {"listen", "0.0.0.0:0", "plain-http", "true"}, {"listen", "0.0.0.0:0", "trusted-proxies", "127.0.0.1/32"}} {
+		if err := run(flags...); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v: %v", flags, err)
+		}
+	}
+	if err := run("listen", "0.0.0.0:0", "dev", "true", "plain-http", "true"); err == nil || !strings.Contains(err.Error(), "this machine only") {
+		t.Errorf("--dev listens wider: %v", err)
+	}
+}
+
+// TestDevelopmentIsLocal: under --dev a request that comes by another name, through a proxy or from another site's page is refused.
+func TestDevelopmentIsLocal(t *testing.T) {
+	s := testkit.New(t, "", func(s *server.Settings) { s.Dev = true })
+	for name, c := range map[string]struct {
+		host, header, value string
+		status              int
+	}{
+		"by loopback":      {"127.0.0.1:8080", "", "", 200},
+		"by localhost":     {"localhost:8080", "", "", 200},
+		"by IPv6":          {"[::1]:8080", "", "", 200},
+		"own page":         {"localhost:8080", "Origin", "http://localhost:8080", 200},
+		"another name":     {"evil.example.com", "", "", 421},
+		"looks like local": {"localhost.example.com", "", "", 421},
+		"Forwarded":        {"localhost", "Forwarded", "for=1.2.3.4", 421},
+		"Via":              {"localhost", "Via", "1.1 proxy", 421},
+		"X-Real-IP":        {"localhost", "X-Real-IP", "1.2.3.4", 421},
+		"X-Forwarded-For":  {"localhost", "X-Forwarded-For", "1.2.3.4", 421},
+		"X-Forwarded-Foo":  {"localhost", "X-Forwarded-Foo", "x", 421},
+		"another site":     {"localhost", "Origin", "https://evil.example.com", 421},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/v1/info", nil)
+		r.Host = c.host
+		if c.header != "" {
+			r.Header.Set(c.header, c.value)
+		}
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if w.Code != c.status {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
+
+// TestCertificateIsReadAgain: a certificate of files is used, and used anew when the files change.
+func TestCertificateIsReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writePair(t, cert, key, 1)
+	set := settings(t, "listen", "127.0.0.1:0", "tls-cert", cert, "tls-key", key)
+	out := &shown{ready: make(chan string, 1)}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- server.Run(ctx, set, server.Streams{Out: io.Discard, Err: out, ErrTTY: true, Zone: time.UTC})
+	}()
+	address := <-out.ready
+	serial := func() int64 {
+		c, err := tls.Dial("tcp", strings.TrimPrefix(address, "https://"), &tls.Config{InsecureSkipVerify: true}) // the serial number is what the test looks at
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	if got := serial(); got != 1 {
+		t.Errorf("serial %d", got)
+	}
+	writePair(t, cert, key, 2)
+	for end := time.Now().Add(10 * time.Second); serial() != 2; {
+		if time.Now().After(end) {
+			t.Fatal("the new certificate is not used")
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// shown is a terminal that waits for the address.
+type shown struct {
+	bytes.Buffer
+	ready chan string
+}
+
+func (s *shown) Write(b []byte) (int, error) {
+	n, err := s.Buffer.Write(b)
+	if _, rest, ok := strings.Cut(s.String(), "Address     "); ok {
+		address, _, _ := strings.Cut(rest, " ")
+		s.ready <- address
+	}
+	return n, err
+}
+
+func writePair(t *testing.T, cert, key string, serial int64) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: bytes}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// opened opens a server on settings, hands it to fn and closes it.
+func opened(t *testing.T, s server.Settings, fn func(*server.Server)) error {
+	t.Helper()
+	o, err := server.Open(context.Background(), s, server.Deps{Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	if fn != nil {
+		fn(o)
+	}
+	return o.Close()
+}
+
+// made is a new server's data with a first key.
+func made(t *testing.T) (server.Settings, access.NewKey) {
+	t.Helper()
+	set := settings(t)
+	var key access.NewKey
+	err := opened(t, set, func(s *server.Server) {
+		var err error
+		if key, _, err = s.Access().FirstRun(context.Background(), "admin@example.com", true); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set, key
+}
+
+// call makes a call to a server without a network.
+func call(s *server.Server, key, method, path string) int {
+	r := httptest.NewRequest(method, path, strings.NewReader("{}"))
+	r.Header.Set("Authorization", "Bearer "+key)
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, r)
+	return w.Code
+}
+
+// TestWrongServerSecret: a server whose secret does not fit its database, or is gone, does not start.
+func TestWrongServerSecret(t *testing.T) {
+	set, _ := made(t)
+	right, err := os.ReadFile(filepath.Join(set.Data, "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := access.WriteSecretFile(set.Data, access.NewServerSecret()); err != nil {
+		t.Fatal(err)
+	}
+	if err := opened(t, set, nil); !errors.Is(err, access.ErrWrongSecret) {
+		t.Errorf("a wrong secret: %v", err)
+	}
+	if err := os.Remove(filepath.Join(set.Data, "secret")); err != nil {
+		t.Fatal(err)
+	}
+	if err := opened(t, set, nil); err == nil || !strings.Contains(err.Error(), "secret is missing") {
+		t.Errorf("no secret: %v", err)
+	}
+	set.Secret = string(right) // from the environment
+	if err := opened(t, set, nil); err != nil {
+		t.Errorf("the right one: %v", err)
+	}
+}
+
+// TestRestore: a backup comes back, keys that were revoked since stay revoked, and an older database by itself does not start.
+func TestRestore(t *testing.T) {
+	set, first := made(t)
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	if err := server.Backup(context.Background(), set, backup); err != nil {
+		t.Fatal(err)
+	}
+	var other string
+	err := opened(t, set, func(s *server.Server) {
+		key, _, err := s.Access().LocalLogin(context.Background(), "later")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other = key.Secret
+		if got := call(s, other, "POST", "/v1/keys/"+first.ID+"/revoke"); got != 200 {
+			t.Fatalf("revoke: %d", got)
+		}
+		if err := s.Access().WriteHeads(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside := set
+	aside.Data = t.TempDir()
+	copyFiles(t, map[string]string{backup: aside.DSN(), filepath.Join(set.Data, "secret"): filepath.Join(aside.Data, "secret"), filepath.Join(set.Data, "audit.heads"): filepath.Join(aside.Data, "audit.heads")})
+	if err := opened(t, aside, nil); !errors.Is(err, access.ErrRolledBack) {
+		t.Errorf("an older database started: %v", err)
+	}
+	done, err := server.Restore(context.Background(), set, backup)
+	if err != nil || done.KeptRevoked != 1 || done.Replaced == "" {
+		t.Fatalf("%+v %v", done, err)
+	}
+	err = opened(t, set, func(s *server.Server) {
+		if got := call(s, first.Secret, "GET", "/v1/keys/self"); got != 401 {
+			t.Errorf("the revoked key came back: %d", got)
+		}
+		if got := call(s, other, "GET", "/v1/keys/self"); got != 401 {
+			t.Errorf("a key that the backup does not have: %d", got)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	chains, err := server.CheckAudit(context.Background(), set)
+	if err != nil || len(chains) != 1 || !chains[0].OK {
+		t.Errorf("%+v %v", chains, err)
+	}
+}
+
+// TestRestoreRefuses: what does not fit is refused, and what was there stays.
+func TestRestoreRefuses(t *testing.T) {
+	set, first := made(t)
+	foreign, _ := made(t)
+	other := filepath.Join(t.TempDir(), "other.db")
+	if err := server.Backup(context.Background(), foreign, other); err != nil {
+		t.Fatal(err)
+	}
+	broken := filepath.Join(t.TempDir(), "broken.db")
+	if err := os.WriteFile(broken, []byte("no database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{other, broken, filepath.Join(t.TempDir(), "absent.db")} {
+		if done, err := server.Restore(context.Background(), set, path); err == nil {
+			t.Errorf("%s was restored: %+v", path, done)
+		}
+	}
+	err := opened(t, set, func(s *server.Server) {
+		if _, err := server.Restore(context.Background(), set, other); !errors.Is(err, db.ErrLocked) {
+			t.Errorf("beside a running server: %v", err)
+		}
+		if got := call(s, first.Secret, "GET", "/v1/keys/self"); got != 200 {
+			t.Errorf("what was there is gone: %d", got)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func copyFiles(t *testing.T, files map[string]string) {
+	t.Helper()
+	for from, to := range files {
+		b, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDoctor finds what is wrong and says how to mend it; on a sound server it finds nothing.
+func TestDoctor(t *testing.T) {
+	wrong := func(s server.Settings) (out []string) {
+		for _, f := range server.Doctor(context.Background(), s) {
+			if f.Err != nil {
+				out = append(out, f.What+": "+f.Err.Error())
+				if f.Mend == "" {
+					t.Errorf("%s has no mend", f.What)
+				}
+			}
+		}
+		return out
+	}
+	set, _ := made(t)
+	if got := wrong(set); got != nil {
+		t.Errorf("a sound server: %v", got)
+	}
+	if err := os.Chmod(set.Data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := wrong(set); len(got) != 1 || !strings.Contains(got[0], "others may read it") {
+		t.Errorf("an open folder: %v", got)
+	}
+	set.Listen = "0.0.0.0:80"
+	if got := wrong(set); len(got) != 2 {
+		t.Errorf("and an exposed address: %v", got)
+	}
+	if got := wrong(settings(t, "data", filepath.Join(t.TempDir(), "none"))); len(got) != 1 {
+		t.Errorf("no data: %v", got)
+	}
+}
+
+// TestMetrics: figures are shown to a key that may read usage, and to nobody else.
+func TestMetrics(t *testing.T) {
+	s := testkit.New(t, "")
+	if r := s.Do("", "GET /metrics", nil); r.Status != 401 {
+		t.Errorf("a stranger: %d", r.Status)
+	}
+	if r := s.Do(s.Key("worker"), "GET /metrics", nil); r.Status != 403 {
+		t.Errorf("a worker: %d", r.Status)
+	}
+	r := s.Must(s.Key("read-only"), "GET /metrics", nil)
+	for _, name := range []string{"unstuck_calls_total{", "unstuck_call_seconds_count", "unstuck_db_commits_total", "unstuck_scheduler_last_look_seconds"} {
+		if !strings.Contains(string(r.Body), name) {
+			t.Errorf("no %s", name)
+		}
+	}
+}
+
+// TestHelpIsServed: every page of the help, the errors that answers point to, and the reference.
+func TestHelpIsServed(t *testing.T) {
+	s := testkit.New(t, "")
+	for _, path := range []string{"/docs/help/", "/docs/help/api-keys", "/docs/help/what-a-key-can-do", "/docs/help/authentication", "/docs/help/security", "/docs/errors", "/docs/help/style.css", "/docs", "/openapi.json", "/health", "/status", "/v1/info"} {
+		if r := s.Do("", "GET "+path, nil); r.Status != 200 || strings.Contains(string(r.Body), "<!-- Test") {
+			t.Errorf("%s: %d", path, r.Status)
+		}
+	}
+}
