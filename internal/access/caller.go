@@ -2,23 +2,33 @@ package access
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"sync/atomic"
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
 
-// Caller is who makes a call, found out by the guard before the operation runs. It is immutable and belongs to one call.
+// Caller is who makes a call, found out by the guard before the operation runs. It belongs to one call, and its methods may be called
+// from any goroutine.
 type Caller struct {
-	a       *Access
-	call    *op.Call
-	grant   grant
-	addr    netip.Addr // the address that counts, after trusted proxies; invalid for a local socket
-	over    bool       // over the rate limit; only operations declared Lenient see such callers
-	granted int64      // when the verification ran, in microseconds
+	a     *Access
+	call  *op.Call
+	grant grant         // as it was verified; what it may do now is in perms
+	perms atomic.Uint64 // permSet
+	addr  netip.Addr    // the address that counts, after trusted proxies; invalid for a local socket
+	over  bool          // over the rate limit; only operations declared Lenient see such callers
 }
 
 type callerKey struct{}
+
+func (a *Access) newCaller(call *op.Call, g grant, addr netip.Addr) *Caller {
+	c := &Caller{a: a, call: call, grant: g, addr: addr}
+	c.perms.Store(uint64(g.perms))
+	return c
+}
 
 // From is the caller of the operation that runs under ctx. It panics outside an operation, and for one declared op.Public that
 // was called without a key: such operations ask with Maybe.
@@ -37,17 +47,23 @@ func Maybe(ctx context.Context) *Caller {
 }
 
 // Workspace is the id of the workspace that the call is in ("ws_…"). Every query is filtered by it.
-func (c *Caller) Workspace() string { return c.grant.key.ws.id }
+func (c *Caller) Workspace() string { return c.grant.key.ws().id }
 
 // KeyID is the id of the calling key ("key_…").
 func (c *Caller) KeyID() string { return c.grant.key.id() }
 
 // Holds says whether the key, and all keys above it, hold a permission such as "cues:fire".
-func (c *Caller) Holds(permission string) bool { return c.grant.perms.has(permission) }
+func (c *Caller) Holds(permission string) bool { return permSet(c.perms.Load()).has(permission) }
 
 // Require is nil when the caller holds every permission named, else the refusal insufficient_scope that lists what is missing.
 func (c *Caller) Require(permissions ...string) error {
-	return c.a.missing(c, c.call.Operation, permissions...)
+	var lacks permSet
+	for _, p := range permissions {
+		if !c.Holds(p) {
+			lacks |= bit(p)
+		}
+	}
+	return c.refuse(ruling{lacks: lacks})
 }
 
 // OverLimit says that the call is over a rate limit. The guard lets such a call through only to an operation declared Lenient,
@@ -55,34 +71,59 @@ func (c *Caller) Require(permissions ...string) error {
 func (c *Caller) OverLimit() bool { return c.over }
 
 // RefuseOverLimit is the 429 that the guard would have answered.
-func (c *Caller) RefuseOverLimit() error { return c.a.overLimit(c) }
+func (c *Caller) RefuseOverLimit() error { return tooMany(c.grant.key.peek(c.a.now())) }
 
-// SeesCue says whether the restrictions "cues" of the key and of all keys above it let it touch this cue.
-func (c *Caller) SeesCue(id, name string) bool { return c.grant.seesCue(id, name) }
+// SeesCue says whether the restrictions "cues" of the key and of all keys above it let it touch this cue. A cue that does not exist
+// yet has the id "".
+func (c *Caller) SeesCue(id, name string) bool { return c.grant.key.seesCue(id, name) }
 
 // CueFilter is what SeesCue says as data: nil means every cue; otherwise a cue must match at least one pattern of every list.
-func (c *Caller) CueFilter() [][]Pattern { return c.grant.cueFilter() }
+func (c *Caller) CueFilter() [][]Pattern { return c.grant.key.cueFilter() }
 
 // RefuseCueName is the 403 key_restricted for a name that a cue of this caller would take outside its restriction.
 func (c *Caller) RefuseCueName(name string) error {
-	return c.a.restricted(c, "cues", "The key may be used only for certain cues, and "+quoted(name)+" is not one of them.", name)
+	message := fmt.Sprintf("This key may be used only for certain cues, and %q is not one of them.", name)
+	return c.refuse(ruling{obstacles: c.grant.key.blindTo("", name, name, message)})
 }
 
 // CheckWorker is nil when the restrictions "worker_ids" allow this worker id, else 403 key_restricted. An operation calls it with
 // the id that the call brings or, for an execution already claimed, with the one recorded at its claim; without either it does
 // not call it.
 func (c *Caller) CheckWorker(id string) error {
-	if c.grant.allowsWorker(id) {
-		return nil
-	}
-	return c.a.restricted(c, "worker_ids", "This key may be used only by certain workers, and you said you are "+quoted(id)+".", id)
+	return c.refuse(ruling{obstacles: c.grant.key.notWorker(id)})
 }
 
 // Recheck verifies the key again, for calls that wait (long polls) before everything they hand over. It counts against nothing.
-func (c *Caller) Recheck() error { return c.a.recheck(c) }
+func (c *Caller) Recheck() error {
+	perms, why := c.a.table.again(c.grant, c.a.now())
+	if !why.passes() {
+		return c.a.ended(why, 0)
+	}
+	c.perms.Store(uint64(perms))
+	return c.permitted()
+}
+
+// permitted is nil when the caller may make its call, as far as that can be told without an object.
+func (c *Caller) permitted() error {
+	g := c.grant
+	g.perms = permSet(c.perms.Load())
+	return c.refuse(g.rule(c.call.Operation, c.circumstances()))
+}
+
+func (c *Caller) circumstances() *circumstances {
+	return &circumstances{c.a.Now().UTC(), c.addr, c.call.Via}
+}
+
+// LogValue is how a caller stands in the log: never more than the redacted form.
+func (c *Caller) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("key", c.KeyID()), slog.String("workspace", c.Workspace()), slog.String("address", addrText(c.addr)))
+}
 
 // KeyLives says whether a key, by id, would still pass verification now. Used to decide whether a lease's holder is gone.
-func (a *Access) KeyLives(id string) bool { return a.table.lives(id, a.now()) }
+func (a *Access) KeyLives(id string) bool {
+	_, why := a.table.grantOf(id, a.now())
+	return why.passes()
+}
 
 // Plan is what a workspace may use. 1000000000 means no cap.
 type Plan struct {

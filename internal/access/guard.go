@@ -3,41 +3,27 @@ package access
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net/http"
-	"strconv"
+	"net/netip"
 	"strings"
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
 
-// Admit finds out who calls, counts the call against its limits and puts the caller into the context. It implements op.Guard.
+// Admit finds out who calls, counts the call against its limits and puts the caller into the context. It implements op.Guard. An
+// operation that is public has a caller too when it was called with a good key.
 func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error) {
-	now, addr := a.now(), a.clientAddr(c.Request)
-	if c.Needs == op.Public {
-		if c.Uncounted {
-			return ctx, nil
-		}
-		return ctx, a.admitStranger(c, now, nil)
+	if c.Needs == op.Public && c.Uncounted {
+		return ctx, nil
 	}
-	secret, refusal := presented(c.Auth)
+	now, addr := a.now(), a.proxies.client(c.Peer, c.Forwarded)
+	g, refusal := a.authenticate(ctx, c, addr, now)
 	if refusal != nil {
-		return nil, a.admitStranger(c, now, refusal)
+		return ctx, a.admitStranger(c, addr, now, refusal)
 	}
-	g, sec, why := a.table.verify(secret, a.sealer, now)
-	if !why.passes() {
-		if why != unknown {
-			a.refused.dead(a, g, why, addr, now)
-		}
-		return nil, a.admitStranger(c, now, a.unauthenticated(g, why))
-	}
-	if err := a.welcome(ctx, secret, sec); err != nil {
-		return nil, err
-	}
-	caller := &Caller{a: a, call: c, grant: g, addr: addr, granted: now}
+	caller := a.newCaller(c, g, addr)
 	c.Caller = caller
-	if err := caller.count(c, now); err != nil {
+	if err := caller.count(now); err != nil {
 		return nil, err
 	}
 	ctx = context.WithValue(ctx, callerKey{}, caller)
@@ -47,128 +33,132 @@ func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error)
 	return ctx, nil
 }
 
-// admitStranger counts a call without a valid key against its address; refusal is its answer unless it is over the limit.
-func (a *Access) admitStranger(c *op.Call, now int64, refusal *op.Error) error {
-	t := a.strangers.take(a.clientAddr(c.Request), now)
-	t.header(c.Header)
-	if t.wait > 0 {
-		return tooMany(t)
-	}
+// authenticate verifies the key of a call.
+func (a *Access) authenticate(ctx context.Context, c *op.Call, addr netip.Addr, now int64) (grant, *op.Error) {
+	s, refusal := presented(c.Auth)
 	if refusal != nil {
-		return refusal
+		return grant{}, refusal
 	}
-	return nil
+	g, why := a.table.verify(s, a.sealer, now)
+	if why.passes() {
+		if g.aged {
+			a.rehash(s)
+		}
+		return g, nil
+	}
+	var at int64
+	switch why {
+	case revoked:
+		at = a.revokedAt(ctx, g.key)
+		fallthrough
+	case expired, rotated:
+		a.refused.dead(a, g, why, c, addr)
+	}
+	return g, a.ended(why, at)
 }
 
 // presented reads the Authorization header. The three sentences of a 401 tell nothing that the caller could not find out alone.
 func presented(header string) (Secret, *op.Error) {
 	scheme, text, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") || strings.TrimSpace(text) == "" {
+	if text = strings.TrimSpace(text); !strings.EqualFold(scheme, "Bearer") || text == "" {
 		return Secret{}, unauthorized(InvalidAPIKey, `Send your key as "Authorization: Bearer unstuck_…".`)
 	}
-	s, ok := parseSecret(strings.TrimSpace(text))
+	s, ok := parseSecret(text)
 	if !ok {
 		return Secret{}, unauthorized(InvalidAPIKey, "That is not one of our keys. Was it cut when it was copied?")
 	}
 	return s, nil
 }
 
-// welcome does what the first use of a secret brings with it: a pending secret becomes the current one, and one that was hashed
-// under an older server secret is hashed again.
-func (a *Access) welcome(ctx context.Context, s Secret, sec *secret) error {
-	a.table.mu.RLock()
-	pending, old := sec.state == statePending, sec.epoch != a.sealer.current().number
-	a.table.mu.RUnlock()
-	if pending {
-		if err := a.activate(ctx, s.digits()); err != nil {
-			return err
-		}
+// admitStranger counts a call without a good key against its address. Over the limit it answers 429, but never to a lenient
+// operation, whose callers know 401 only.
+func (a *Access) admitStranger(c *op.Call, addr netip.Addr, now int64, refusal *op.Error) error {
+	t := a.strangers.take(addr, now)
+	t.header(c.Header)
+	switch {
+	case t.wait > 0 && !c.Lenient:
+		return tooMany(t)
+	case c.Needs == op.Public:
+		return nil
 	}
-	if old {
-		a.rehash(s, sec)
-	}
-	return nil
+	return refusal
 }
 
 // count takes the call into the limits of the key's chain and workspace.
-func (c *Caller) count(call *op.Call, now int64) error {
-	if call.Uncounted {
+func (c *Caller) count(now int64) error {
+	if c.call.Uncounted {
 		return nil
 	}
-	t := c.grant.take(now)
-	t.header(call.Header)
-	if t.wait == 0 {
+	t := c.grant.key.take(now)
+	t.header(c.call.Header)
+	switch {
+	case t.wait == 0:
 		return nil
-	}
-	if call.Lenient {
+	case c.call.Lenient:
 		c.over = true
 		return nil
 	}
 	return tooMany(t)
 }
 
-func (t tally) header(h http.Header) {
-	h["X-Ratelimit-Limit"] = []string{strconv.Itoa(t.limit)}
-	h["X-Ratelimit-Remaining"] = []string{strconv.Itoa(max(0, t.remaining))}
-	h["X-Ratelimit-Reset"] = []string{strconv.FormatInt((t.reset+999_999)/1_000_000, 10)}
-}
-
-// Permit checks the permission and the restrictions that need no object. It implements op.Guard.
+// Permit checks the permission and the restrictions that need no object. It implements op.Guard. The first call that passes it with a
+// new secret is what starts the end of the one before.
 func (a *Access) Permit(ctx context.Context, c *op.Call) error {
 	if c.Needs == op.Public {
 		return nil
 	}
 	caller := From(ctx)
-	if c.Members && caller.grant.key.kind != personal {
-		return MembersOnly.Msg("Only a member may %s, with a personal key; this is an integration key.", c.May)
+	if err := caller.permitted(); err != nil {
+		return err
 	}
-	if !caller.grant.mayTry(c.Needs) {
-		return a.missing(caller, c.Operation, c.Needs.Permission())
-	}
-	return a.unmet(caller, c)
+	return a.greet(ctx, caller.grant)
 }
 
-// mayTry says whether a grant can meet a need, at least for some object.
-func (g grant) mayTry(n op.Need) bool {
-	p := n.Permission()
-	if p == "" || g.perms.has(p) {
-		return true
+// greet notes the first use of a pending secret.
+func (a *Access) greet(ctx context.Context, g grant) error {
+	if !g.fresh {
+		return nil
 	}
-	own, self := n.Self()
-	return self && (own == "" || g.perms.has(own))
+	return a.activate(ctx, g.digits)
 }
 
 // Done notes the use of the key and the end of the call. It implements op.Guard.
-func (a *Access) Done(_ context.Context, c *op.Call, err *op.Error) {
+func (a *Access) Done(ctx context.Context, c *op.Call, err *op.Error) {
 	caller, _ := c.Caller.(*Caller)
 	if caller == nil {
 		return
 	}
-	if caller.over && (err == nil || err.Code != RateLimitExceeded) {
-		caller.grant.force(a.now())
+	if caller.over && (err == nil || err.Code.Name != RateLimitExceeded.Name) {
+		caller.grant.key.force(a.now())
 	}
-	a.usage.note(caller, c, err)
-	if err != nil && (err.Code == InsufficientScope || err.Code == KeyRestricted) {
-		a.refused.note(a, caller, c, err)
+	a.usage.note(caller.useOf(c, err))
+	if err != nil && isRefusal(err.Code) {
+		a.refused.note(caller, err)
+		if x, ok := err.Extra.(*refusal); ok {
+			x.Key.Name = a.nameOf(ctx, caller.grant.key)
+		}
 	}
 }
 
-// recheck verifies a waiting call's key again.
-func (a *Access) recheck(c *Caller) error {
-	perms, why := a.table.again(c.grant, a.now())
-	if !why.passes() {
-		return a.unauthenticated(c.grant, why)
+// nameOf and revokedAt tell a refused caller about its key; what cannot be read is left out.
+func (a *Access) nameOf(ctx context.Context, k *key) string { return a.lookAt(ctx, k).name }
+
+// revokedAt is when the nearest revoked key of a chain was revoked; 0 when none was, but its member left.
+func (a *Access) revokedAt(ctx context.Context, k *key) int64 {
+	for x := range k.chain() {
+		if at := a.lookAt(ctx, x).revoked; at != 0 {
+			return at
+		}
 	}
-	c.grant.perms = perms
-	if !c.grant.mayTry(c.call.Needs) {
-		return a.missing(c, c.call.Operation, c.call.Needs.Permission())
-	}
-	return a.unmet(c, c.call)
+	return 0
 }
 
-// LogValue is how a caller stands in the log: never more than the redacted form.
-func (c *Caller) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("key", c.KeyID()), slog.String("workspace", c.Workspace()), slog.String("address", c.addr.String()))
+func (a *Access) lookAt(ctx context.Context, k *key) (row keyRow) {
+	_ = a.DB.View(ctx, func(tx *db.Tx) (err error) {
+		row, err = readKey(tx, k.ws().id, k.id())
+		return err
+	})
+	return row
 }
 
 var errNotRecorded = errors.New("the operation changed something and recorded nothing in the audit log")

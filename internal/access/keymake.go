@@ -2,10 +2,10 @@ package access
 
 import (
 	"context"
-	"database/sql"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"slices"
+	"strings"
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
@@ -13,69 +13,92 @@ import (
 
 // keyCreate is the input of key.create. Exactly one of scope and permissions is wanted.
 type keyCreate struct {
-	Name         string               `json:"name" min:"1" max:"100" doc:"what the key is for"`
-	Scope        op.Opt[string]       `json:"scope" doc:"a named scope; GET /v1/scopes lists them"`
-	Permissions  op.Opt[[]string]     `json:"permissions" min:"1" doc:"permissions instead of a named scope"`
-	Restrictions op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
-	ExpiresIn    op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
-	ExpiresAt    op.Opt[op.Time]      `json:"expires_at" doc:"instead of expires_in"`
-	RequestKey   op.Opt[string]       `header:"Idempotency-Key" max:"255" doc:"repeating the call within ten minutes replaces the secret instead of making a second key"`
+	Name           string               `json:"name" min:"1" max:"100" doc:"what the key is for"`
+	Scope          op.Opt[string]       `json:"scope" doc:"a named scope; GET /v1/scopes lists them"`
+	Permissions    op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
+	Restrictions   op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
+	ExpiresIn      op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
+	ExpiresAt      op.Opt[op.Time]      `json:"expires_at" doc:"instead of expires_in"`
+	IdempotencyKey op.Opt[string]       `header:"Idempotency-Key" min:"1" max:"255" doc:"repeating the call within ten minutes replaces the secret instead of making a second key"`
 }
 
 // wanted is what a caller asks of a new key, checked.
 type wanted struct {
+	kind  kind
+	name  string
 	scope string
-	list  []string
 	perms permSet
 	rules *rules
+
+	expiresIn op.Opt[string]
+	expiresAt op.Opt[op.Time]
 }
 
 func (in keyCreate) check() (wanted, error) {
-	w := wanted{}
+	w := wanted{kind: integration, name: in.Name, expiresIn: in.ExpiresIn, expiresAt: in.ExpiresAt}
 	var err error
-	switch {
-	case in.Scope.Set == in.Permissions.Set:
-		return w, op.Invalid("body.scope", "Send a scope or permissions, and not both")
-	case in.Scope.Set:
-		s, ok := scopeOf(in.Scope.Val)
-		if !ok {
-			return w, op.Invalid("body.scope", "Input should be %s", oneOf(scopeNames()))
-		}
-		w.scope, w.perms = s.Name, s.perms
-	default:
-		if w.scope, w.list, w.perms, err = customPerms(in.Permissions.Val, "body.permissions"); err != nil {
-			return w, err
-		}
+	if w.scope, w.perms, err = scopeOrPerms(in.Scope, in.Permissions); err != nil {
+		return w, err
 	}
-	w.rules, err = rulesOf(in.Restrictions.Val, "body.restrictions")
+	w.rules, err = newRules(in.Restrictions)
 	return w, err
 }
 
-// customPerms checks a list of permissions and brings it into the order of the table.
-func customPerms(names []string, at string) (scope string, list []string, s permSet, err error) {
+// scopeOrPerms reads what a key shall hold; exactly one of the two must be there.
+func scopeOrPerms(scope op.Opt[string], list op.Opt[[]string]) (string, permSet, error) {
+	switch {
+	case scope.Set == list.Set:
+		return "", 0, op.Invalid("body.scope", "Send a scope or permissions, and not both")
+	case list.Set:
+		perms, err := permsAt("body.permissions", list.Val)
+		return custom, perms, err
+	}
+	s, ok := scopeOf(scope.Val)
+	if !ok {
+		return "", 0, op.Invalid("body.scope", "Input should be %s", oneOf(scopeNames()))
+	}
+	return s.Name, s.perms, nil
+}
+
+// permsAt reads a list of permissions that stands at a place of the input.
+func permsAt(at string, names []string) (permSet, error) {
+	var all permSet
 	for i, n := range names {
 		one, err := permsOf(n)
 		if err != nil {
-			return "", nil, 0, op.Invalid(fmt.Sprintf("%s.%d", at, i), "%v", err)
+			return 0, op.Invalid(fmt.Sprintf("%s.%d", at, i), "%v", err)
 		}
-		s |= one
+		all |= one
 	}
-	return custom, s.names(), s, nil
+	return all, nil
+}
+
+// newRules reads the restrictions of a new key. Null, or none at all, is refused: who names restrictions wants some.
+func newRules(in op.Opt[Restrictions]) (*rules, error) {
+	if !in.Set {
+		return nil, nil
+	}
+	if kind := in.Val.null(); kind != "" {
+		return nil, op.Invalid("body.restrictions."+kind, "Null restricts nothing; leave it out")
+	}
+	r, err := rulesOf(in.Val, "body.restrictions")
+	if err == nil && r == nil {
+		err = op.Invalid("body.restrictions", "Name at least one restriction, or leave it out: %s", strings.Join(kinds[:], ", "))
+	}
+	return r, err
 }
 
 func oneOf(words []string) string {
-	out := ""
-	for i, w := range words {
-		switch {
-		case i == 0:
-		case i == len(words)-1:
-			out += " or "
-		default:
-			out += ", "
-		}
-		out += "'" + w + "'"
+	last := len(words) - 1
+	return "'" + strings.Join(words[:last], "', '") + "' or '" + words[last] + "'"
+}
+
+// listText is how a list of permissions is stored: the names of a custom scope, nothing for a named one.
+func listText(scope string, perms permSet) string {
+	if scope != custom {
+		return "[]"
 	}
-	return out
+	return string(op.Marshal(perms.names()))
 }
 
 func (a *Access) createKey(ctx context.Context, in keyCreate) (NewKey, error) {
@@ -83,128 +106,68 @@ func (a *Access) createKey(ctx context.Context, in keyCreate) (NewKey, error) {
 	if err != nil {
 		return NewKey{}, err
 	}
-	return a.create(ctx, in, w, integration)
+	return a.create(ctx, w, in.IdempotencyKey)
 }
 
 // create makes a key with the rights that its caller has at that moment.
-func (a *Access) create(ctx context.Context, in keyCreate, w wanted, k kind) (out NewKey, err error) {
+func (a *Access) create(ctx context.Context, w wanted, repeat op.Opt[string]) (out NewKey, err error) {
 	c := From(ctx)
-	err = a.DB.Update(ctx, func(tx *db.Tx) error {
-		r, err := a.callerRights(tx, c)
+	err = a.update(ctx, func(tx *db.Tx) error {
+		r := a.reader(tx)
+		caller, err := r.callerRights(c)
 		if err != nil {
 			return err
 		}
-		if err := a.mayMake(c, r, w, k); err != nil {
+		if err := c.mayMake(caller, w); err != nil {
 			return err
 		}
 		if err := a.cuesExist(tx, c, w.rules, "body.restrictions"); err != nil {
 			return err
 		}
-		row := keyRow{
-			id: newID("key_"), workspace: c.Workspace(), user: r.user, kind: k.String(), name: in.Name, scope: w.scope,
-			permissions: string(op.Marshal(listOf(w.list))), restrictions: w.rules.text(), created: a.now(), createdBy: r.user, rev: 1,
-		}
-		if r.kind == "integration" {
-			row.parent = &r.chain[0]
-		}
-		warning, err := expiry(&row, in.ExpiresIn, in.ExpiresAt, r, a.now())
+		row, warning, err := w.row(caller, a.now())
 		if err != nil {
 			return err
 		}
-		if in.RequestKey.Set {
-			row.requestKey = c.KeyID() + ":" + in.RequestKey.Val
-			if done, err := a.repeated(tx, row, &out); done || err != nil {
+		if repeat.Set {
+			row.request = w.request(c.KeyID(), repeat.Val)
+			again, err := r.madeBefore(c, row)
+			if err != nil {
+				return err
+			}
+			if again != nil {
+				out, err = r.replaceSecret(*again)
 				return err
 			}
 		}
-		out, err = a.insertKey(tx, row)
+		out, err = r.insert(row)
+		if err != nil {
+			return err
+		}
 		out.Warning = warning
-		return err
+		detail := map[string]any{"kind": row.kind, "scope": row.scope, "permissions": w.perms.names(), "restrictions": op.Object(row.restrictions), "expires_at": moment(row.expires), "parent_id": out.ParentID}
+		return Record(tx, Event{Object: "key", ID: row.id, Name: row.name, Detail: detail})
 	})
 	return out, err
 }
 
-func listOf(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
-}
-
 // mayMake holds a new key against its maker. A child needs no comparing: whatever it holds, it can do only what its chain can. A
 // key without a parent must be within what the member holds, and a restricted key cannot make it: nothing would restrict it.
-func (a *Access) mayMake(c *Caller, r rights, w wanted, k kind) error {
-	if r.kind == "integration" {
-		if len(r.chain) > maxDepth {
-			return TooDeep.Msg("This key has %d keys above it; a new one would have more than %d.", len(r.chain)-1, maxDepth)
+func (c *Caller) mayMake(caller rights, w wanted) error {
+	if caller.key.kind == integration.String() {
+		if len(caller.chain) > maxDepth {
+			return TooDeep.Msg("This key has %d keys above it; a new one would have more than %d.", len(caller.chain)-1, maxDepth)
 		}
 		return nil
 	}
-	held := r.perms
-	if k == personal { // bounded by its member's role like its maker, now and whenever the role changes
-		held = r.own
+	if w.kind == personal { // bounded by its member's role like its maker, now and whenever the role changes
+		caller.perms = caller.own
 	}
-	if lacks := w.perms &^ held; lacks != 0 {
-		return a.missing(c.holding(held), c.call.Operation, lacks.names()...)
-	}
-	if r.restricted {
-		return a.restrictedMaker(c, "make a key that is not restricted in the same way")
-	}
-	return nil
-}
-
-// holding is the caller with the rights that a transaction found.
-func (c *Caller) holding(p permSet) *Caller {
-	d := *c
-	d.grant.perms = p
-	return &d
-}
-
-func (g grant) scopeName() string {
-	if g.scope == 0 {
-		return custom
-	}
-	return scopes[g.scope-1].Name
-}
-
-// restrictedMaker refuses what only a caller without restrictions may do. It names the first restriction along the chain.
-func (a *Access) restrictedMaker(c *Caller, what string) error {
-	by, name := c.grant.key, "cues"
-	c.grant.chain(func(k *key) bool {
-		if r := k.rules.Load(); !r.empty() {
-			by, name = k, r.kinds()[0]
-			return false
-		}
-		return true
-	})
-	e := a.restrictedBy(c, by, name, "This key is restricted, so it may not "+what+".", c.call.Name)
-	x := e.(*op.Error).Extra.(refusedRestriction)
-	x.Grants = []Grant{{Key: by.id(), DropRestrictions: by.rules.Load().kinds()}}
-	x.Mend = "A member without such restrictions does it, with a personal key."
-	e.(*op.Error).Extra = x
-	return e
-}
-
-// kinds names the restrictions that are present.
-func (r *rules) kinds() []string {
-	var out []string
-	for _, k := range []struct {
-		name string
-		has  bool
-	}{
-		{"cues", r.Cues != nil}, {"ips", r.IPs != nil}, {"via", r.Via != nil}, {"not_before", r.NotBefore != nil},
-		{"rate_per_minute", r.RatePerMinute != 0}, {"worker_ids", r.WorkerIDs != nil},
-	} {
-		if k.has {
-			out = append(out, k.name)
-		}
-	}
-	return out
+	return c.wants(caller, w.perms, "make a key that is not restricted in the same way")
 }
 
 // cuesExist refuses an id of a cue that the workspace does not have: a misspelt one would allow nothing.
 func (a *Access) cuesExist(tx *db.Tx, c *Caller, r *rules, at string) error {
-	if r == nil || a.things == nil {
+	if r == nil {
 		return nil
 	}
 	for i, s := range r.Cues {
@@ -222,110 +185,102 @@ func (a *Access) cuesExist(tx *db.Tx, c *Caller, r *rules, at string) error {
 	return nil
 }
 
-// expiry sets when a new key ends. One that nobody asked for is cut to the parent's; one that was asked for and is later is refused.
-func expiry(row *keyRow, in op.Opt[string], at op.Opt[op.Time], r rights, now int64) (warning string, err error) {
-	end, err := lifetime(in, at, "1y", now)
-	if err != nil {
-		return "", err
+// row is the key that is wanted. An end that nobody asked for is cut to that of its maker, with a warning; one that was asked for and
+// is later is refused.
+func (w wanted) row(maker rights, now int64) (row keyRow, warning string, err error) {
+	row = keyRow{
+		id: newID(keyPrefix), workspace: maker.key.workspace, user: maker.key.user, kind: w.kind.String(), name: w.name, scope: w.scope,
+		permissions: listText(w.scope, w.perms), restrictions: w.rules.text(), created: now, createdBy: maker.key.user, rev: 1,
 	}
-	if row.parent != nil && r.expires != 0 && (end == 0 || end > r.expires) {
-		if in.Set || at.Set {
-			field := "body.expires_in"
-			if at.Set {
-				field = "body.expires_at"
-			}
-			return "", op.Invalid(field, "The key that makes it ends at %s; a child cannot live longer", op.Time(r.expires))
-		}
-		end, warning = r.expires, "It ends when the key that made it ends."
+	if row.expires, err = lifetime(w.expiresIn, w.expiresAt, "1y", now); err != nil || maker.key.kind == personal.String() {
+		return row, "", err
 	}
-	if end != 0 {
-		row.expires = &end
+	row.parent = maker.key.id
+	switch err := notAfter(row.expires, maker.expires, w.expiresAt); {
+	case err == nil:
+		return row, "", nil
+	case w.expiresIn.Set || w.expiresAt.Set:
+		return row, "", err
 	}
-	return warning, nil
+	row.expires = maker.expires
+	return row, "It ends when the key that made it ends.", nil
 }
 
-// repeated finds the key that the same Idempotency-Key made a moment ago and gives it a new secret instead of making another.
-func (a *Access) repeated(tx *db.Tx, row keyRow, out *NewKey) (bool, error) {
+// request is how the creation of a key is recognised when it is repeated: by who makes it with which Idempotency-Key, and then by what
+// was asked for.
+func (w wanted) request(maker, idempotencyKey string) string {
+	asked := op.Marshal([]any{w.kind.String(), w.name, w.scope, w.perms, w.rules.text(), w.expiresIn, w.expiresAt})
+	return fingerprint([]byte(maker+" "+idempotencyKey)) + ":" + fingerprint(asked)
+}
+
+func fingerprint(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+// madeBefore finds the key that the same Idempotency-Key made a moment ago; nil when there is none.
+func (r *reader) madeBefore(c *Caller, row keyRow) (*keyRow, error) {
+	maker, _, _ := strings.Cut(row.request, ":")
 	was := keyRow{}
-	err := was.scan(tx.Row(sqlKeyByRequest, row.workspace, row.requestKey, row.created-repeatFor))
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
+	err := was.scan(r.tx.Row(sqlKeyByRequest, row.workspace, maker+":", maker+";", row.created-repeatFor)) // ";" follows ":"
+	switch {
+	case isNone(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look for the key of an earlier call: %w", err)
+	case was.request != row.request:
+		return nil, IdempotencyConflict.Msg("This Idempotency-Key made key %s a moment ago, with another input.", was.id)
 	}
-	if err != nil {
-		return false, err
+	target, err := r.mayShow(c, was.id) // it may have been changed since
+	if err == nil && target.why == expired {
+		err = KeyEnded.Msg("The key that this Idempotency-Key made, %s, has expired.", was.id)
 	}
-	if was.name != row.name || was.scope != row.scope || was.permissions != row.permissions || was.restrictions != row.restrictions || was.kind != row.kind {
-		return true, IdempotencyConflict.Msg("This Idempotency-Key made key %s a moment ago, with another input.", was.id)
-	}
-	if was.revoked != nil {
-		return true, KeyEnded.Msg("The key that this Idempotency-Key made, %s, was revoked.", was.id)
-	}
-	secrets, err := readSecrets(tx, was.id)
-	if err != nil {
-		return true, err
-	}
-	for _, s := range secrets {
-		if err := a.setSecret(tx, s, stateEnded, nil); err != nil {
-			return true, err
-		}
-	}
-	*out, err = a.addSecret(tx, was, secrets[0].seq+1, stateCurrent, 0)
-	if err != nil {
-		return true, err
-	}
-	return true, Record(tx, Event{Object: "key", ID: was.id, Name: was.name, Detail: map[string]any{"repeated": true, "secret": out.Redacted}})
+	return &was, err
 }
 
-// insertKey writes a new key with its first secret.
-func (a *Access) insertKey(tx *db.Tx, row keyRow) (NewKey, error) {
-	out, err := a.writeKey(tx, row)
+// replaceSecret gives a key a new secret and ends the others, whose holder never got the answer.
+func (r *reader) replaceSecret(row keyRow) (NewKey, error) {
+	out, err := r.turn(row, -1)
 	if err != nil {
 		return out, err
 	}
-	detail := map[string]any{"kind": row.kind, "scope": row.scope, "permissions": out.Permissions, "restrictions": out.Restrictions, "expires_at": out.ExpiresAt, "parent_id": row.parent}
-	return out, Record(tx, Event{Object: "key", ID: row.id, Name: row.name, Detail: detail})
+	return out, Record(r.tx, Event{Object: "key", ID: row.id, Name: row.name, Detail: map[string]any{"repeated": true, "secret": SecretText(out.Secret).String()}})
 }
 
-// writeKey is insertKey without the audit row, for keys that no caller makes.
-func (a *Access) writeKey(tx *db.Tx, row keyRow) (NewKey, error) {
-	_, err := tx.Exec(sqlKeyAdd, row.id, row.workspace, row.user, row.parent, row.kind, row.name, row.scope, row.permissions, row.restrictions,
-		row.created, row.createdBy, row.expires, row.revoked, row.revokedBy, row.requestKey, row.rev)
-	if err != nil {
-		return NewKey{}, fmt.Errorf("write a key: %w", err)
+// insert writes a new key with its first secret.
+func (r *reader) insert(row keyRow) (NewKey, error) {
+	if err := addKey(r.tx, row); err != nil {
+		return NewKey{}, err
 	}
-	a.publishKey(tx, row)
-	return a.addSecret(tx, row, 1, stateCurrent, 0)
+	return r.addSecret(row, 1, stateCurrent, 0)
 }
 
 // addSecret gives a key a new secret and answers with both.
-func (a *Access) addSecret(tx *db.Tx, row keyRow, seq int64, state secretState, overlap int64) (NewKey, error) {
-	secret, err := a.freshSecret(tx)
+func (r *reader) addSecret(row keyRow, seq int64, state secretState, overlap int64) (NewKey, error) {
+	fresh, err := r.freshSecret()
 	if err != nil {
 		return NewKey{}, err
 	}
-	e := a.sealer.current()
-	var hash [32]byte
-	e.hash(secret, &hash)
-	s := secretRow{
-		digits: digitString(secret.digits()), key: row.id, seq: seq, prefix: a.Prefix, hash: hash[:], epoch: int64(e.number),
-		state: state.String(), overlap: overlap, created: a.now(), lastUsed: "{}",
-	}
-	_, err = tx.Exec(sqlSecretAdd, s.digits, s.key, s.seq, s.prefix, s.hash, s.epoch, s.state, s.overlap, s.created, s.ends, s.lastUse, s.lastUsed)
+	e := r.a.sealer.current()
+	hash := e.hash(fresh)
+	err = addSecret(r.tx, secretRow{
+		digits: digitString(fresh.digits()), key: row.id, seq: seq, prefix: r.a.Prefix, hash: hash[:], epoch: int64(e.number),
+		state: state.String(), overlap: overlap, created: r.a.now(), lastUsed: "{}",
+	})
 	if err != nil {
-		return NewKey{}, fmt.Errorf("write a secret: %w", err)
+		return NewKey{}, err
 	}
-	tx.AfterCommit(func() { a.publish(func(t *table) error { return t.putSecret(s) }) })
-	out := NewKey{Secret: secret.Reveal()}
-	out.Key, err = a.show(tx, row)
+	out := NewKey{Secret: fresh.Reveal()}
+	out.Key, err = r.showOne(row)
 	return out, err
 }
 
 // freshSecret makes a secret whose digits nobody has on this server.
-func (a *Access) freshSecret(tx *db.Tx) (Secret, error) {
+func (r *reader) freshSecret() (Secret, error) {
 	for {
-		s := newSecret(a.Prefix)
+		s := newSecret(r.a.Prefix)
 		var n int64
-		if err := tx.Row(sqlSecretTaken, digitString(s.digits())).Scan(&n); err != nil {
+		if err := r.tx.Row(sqlSecretTaken, digitString(s.digits())).Scan(&n); err != nil {
 			return s, fmt.Errorf("look for taken digits: %w", err)
 		}
 		if n == 0 {
@@ -334,14 +289,13 @@ func (a *Access) freshSecret(tx *db.Tx) (Secret, error) {
 	}
 }
 
-// setSecret moves a secret on towards its end.
-func (a *Access) setSecret(tx *db.Tx, s secretRow, state secretState, ends *int64) error {
-	if _, err := tx.Exec(sqlSecretState, s.digits, state.String(), ends); err != nil {
-		return fmt.Errorf("change a secret: %w", err)
+// personalRow is a personal key of scope full for a year.
+func (a *Access) personalRow(workspace, user, name string) keyRow {
+	now := a.now()
+	return keyRow{
+		id: newID(keyPrefix), workspace: workspace, user: user, kind: personal.String(), name: name, scope: "full", permissions: "[]",
+		restrictions: noRules, created: now, createdBy: user, expires: now + yearUS, rev: 1,
 	}
-	s.state, s.ends = state.String(), ends
-	tx.AfterCommit(func() { a.publish(func(t *table) error { return t.putSecret(s) }) })
-	return nil
 }
 
 // personalCreate is the input of personal_key.create.
@@ -352,51 +306,28 @@ type personalCreate struct {
 }
 
 func (a *Access) createPersonal(ctx context.Context, in personalCreate) (NewKey, error) {
-	ask := keyCreate{Name: in.Name, Scope: op.Some(in.Scope), ExpiresIn: in.ExpiresIn}
-	w, err := ask.check()
+	w, err := keyCreate{Name: in.Name, Scope: op.Some(in.Scope), ExpiresIn: in.ExpiresIn}.check()
 	if err != nil {
 		return NewKey{}, err
 	}
-	return a.create(ctx, ask, w, personal)
+	w.kind = personal
+	return a.create(ctx, w, op.Opt[string]{})
 }
 
-func (a *Access) listPersonal(ctx context.Context, _ struct{}) (KeyPage, error) {
-	page := KeyPage{}
+func (a *Access) listPersonal(ctx context.Context, _ struct{}) (page KeyPage, err error) {
 	c := From(ctx)
-	err := a.DB.View(ctx, func(tx *db.Tx) error {
-		page = KeyPage{Keys: []Key{}}
+	err = a.DB.View(ctx, func(tx *db.Tx) error {
 		me, err := readKey(tx, c.Workspace(), c.KeyID())
 		if err != nil {
 			return err
 		}
-		rows, err := keysOfMember(tx, c.Workspace(), me.user)
+		rows, err := readKeys(tx, sqlPersonalKeys, c.Workspace(), me.user)
 		if err != nil {
 			return err
 		}
-		for _, row := range rows {
-			if row.kind != "personal" {
-				continue
-			}
-			k, err := a.show(tx, row)
-			if err != nil {
-				return err
-			}
-			page.Keys = append(page.Keys, k)
-		}
-		slices.Reverse(page.Keys)
-		return nil
-	})
-	return page, err
-}
-
-// keysOfMember reads the keys of a member that are not revoked, oldest first.
-func keysOfMember(tx *db.Tx, workspace, user string) ([]keyRow, error) {
-	var out []keyRow
-	err := each(tx, sqlKeysOfMember, []any{workspace, user}, func(r *sql.Rows) error {
-		k := keyRow{}
-		err := k.scan(r)
-		out = append(out, k)
+		page = KeyPage{}
+		page.Keys, err = a.reader(tx).showAll(rows)
 		return err
 	})
-	return out, err
+	return page, err
 }

@@ -46,6 +46,9 @@ func (s permSet) has(name string) bool {
 	return i >= 0 && s&(1<<i) != 0
 }
 
+// holds says whether everything in other is in the set.
+func (s permSet) holds(other permSet) bool { return other&^s == 0 }
+
 // names lists the set in the order of the table.
 func (s permSet) names() []string {
 	out := make([]string, 0, bits.OnesCount64(uint64(s)))
@@ -55,6 +58,15 @@ func (s permSet) names() []string {
 		}
 	}
 	return out
+}
+
+// bit is the set of one permission, which must be in the table, without what it implies.
+func bit(name string) permSet {
+	i := permIndex(name)
+	if i < 0 {
+		panic("access: there is no permission " + name)
+	}
+	return 1 << i
 }
 
 func permIndex(name string) int {
@@ -89,17 +101,17 @@ func mustPerms(names ...string) permSet {
 
 const allPerms permSet = 1<<len(permissions) - 1
 
-// notReadOnly are the permissions that end in :read and yet are not part of read-only.
-var notReadOnly = mustPerms("audit:read", "keys:read", "members:read", "secrets:read", "workspace:read")
+// readOnly is every permission that ends in :read, but for those that tell about people, keys and secrets.
+var readOnly = allReads() &^ mustPerms("audit:read", "keys:read", "members:read", "secrets:read", "workspace:read")
 
-func readOnly() permSet {
+func allReads() permSet {
 	var s permSet
 	for i, p := range permissions {
 		if strings.HasSuffix(p.name, ":read") {
 			s |= 1 << i
 		}
 	}
-	return s &^ notReadOnly
+	return s
 }
 
 // Scope is a named set of permissions. It is stored by name and means what the running version says.
@@ -120,19 +132,19 @@ var scopes = []Scope{
 		"see executions, take one, report how it went", "anything else",
 	},
 	{
-		"read-only", readOnly(),
+		"read-only", readOnly,
 		"list and read cues, executions and usage", "start or change anything, or see keys, members, secrets or the audit log",
 	},
 	{
-		"write-enrichment", readOnly(),
+		"write-enrichment", readOnly,
 		"do all that read-only can, and enrich records once the engine is installed", "make or fire a cue, make keys, invite people or read secrets",
 	},
 	{
-		"write-signals", readOnly(),
+		"write-signals", readOnly,
 		"do all that read-only can, and push signals once the engine is installed", "make or fire a cue, make keys, invite people or read secrets",
 	},
 	{
-		"write-cues", readOnly() | mustPerms("cues:write", "cues:fire", "executions:replay", "executions:verify"),
+		"write-cues", readOnly | mustPerms("cues:write", "cues:fire", "executions:replay", "executions:verify"),
 		"do all that read-only can; make, change, pause, delete and fire cues; replay and verify executions", "take work, make keys, invite people or read secrets",
 	},
 	{
@@ -142,11 +154,23 @@ var scopes = []Scope{
 }
 
 func scopeOf(name string) (Scope, bool) {
-	i := slices.IndexFunc(scopes, func(s Scope) bool { return s.Name == name })
-	if i < 0 {
-		return Scope{}, false
+	if i := scopeIndex(name); i > 0 {
+		return scopes[i-1], true
 	}
-	return scopes[i], true
+	return Scope{}, false
+}
+
+// scopeIndex is the place of a named scope plus one; 0 for a list of a key's own. It is how memory keeps scopes.
+func scopeIndex(name string) uint8 {
+	return uint8(slices.IndexFunc(scopes, func(s Scope) bool { return s.Name == name }) + 1)
+}
+
+// scopeName is the word for scopeIndex.
+func scopeName(index uint8) string {
+	if index == 0 {
+		return custom
+	}
+	return scopes[index-1].Name
 }
 
 func scopeNames() []string {
@@ -162,7 +186,7 @@ func scopeNames() []string {
 func scopesHolding(s permSet) []string {
 	var out []string
 	for _, sc := range scopes {
-		if s&^sc.perms == 0 && sameAs(sc) == "" {
+		if sc.perms.holds(s) && sameAs(sc) == "" {
 			out = append(out, sc.Name)
 		}
 	}
@@ -190,20 +214,48 @@ const (
 	RoleAdmin    = "admin"
 )
 
-// rolePerms is what a member of a role may do. Everybody may besides make, list and revoke personal keys of his own.
-func rolePerms(role string) permSet {
-	operator := readOnly() | mustPerms("cues:fire", "executions:read", "executions:claim", "executions:report", "executions:verify", "executions:replay")
-	switch role {
-	case RoleViewer:
-		return readOnly()
-	case RoleOperator:
-		return operator
-	case RoleManager:
-		return operator | mustPerms("cues:write", "keys:read", "keys:write", "members:read", "members:write")
-	case RoleAdmin:
-		return allPerms
+// roles says what members may do. Everybody may besides make, list and revoke personal keys of his own.
+var roles = [...]struct {
+	name  string
+	perms permSet
+}{
+	{RoleViewer, readOnly},
+	{RoleOperator, operator},
+	{RoleManager, operator | mustPerms("cues:write", "keys:read", "keys:write", "members:read", "members:write")},
+	{RoleAdmin, allPerms},
+}
+
+var operator = readOnly | mustPerms("cues:fire", "executions:claim", "executions:report", "executions:verify", "executions:replay")
+
+// rolePerms is what a member of a role may do: nothing for "", the role of one who left.
+func rolePerms(name string) permSet {
+	for _, r := range roles {
+		if r.name == name {
+			return r.perms
+		}
 	}
 	return 0
+}
+
+// smallestRole is the first role that holds a set of permissions.
+func smallestRole(s permSet) string {
+	for _, r := range roles {
+		if r.perms.holds(s) {
+			return r.name
+		}
+	}
+	return RoleAdmin
+}
+
+// ownPerms is what a personal key may do whatever the member's role, as far as its scope says so.
+var ownPerms = mustPerms("keys:rotate-self")
+
+// roleBounds is what a personal key of a member with such a role can hold at most.
+func roleBounds(role string) permSet {
+	if role == "" {
+		return 0
+	}
+	return rolePerms(role) | ownPerms
 }
 
 // effective is what a stored scope and list of permissions mean today.

@@ -2,7 +2,9 @@ package access
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"unstuck/internal/db"
@@ -15,115 +17,129 @@ import (
 type refusals struct {
 	mu    sync.Mutex
 	folds map[foldKey]*fold
-	wake  chan struct{}
+	ready []refused
+	wake  chan struct{} // something is ready
+
+	writing sync.Mutex // one at a time
 }
 
 type foldKey struct {
 	key             *key
 	operation, code string
-	address         netip.Addr // of tries with a dead key
+	address         netip.Addr // of tries with a dead key, which are told apart by it and not by operation
 }
 
+// fold is what came after a first refusal.
 type fold struct {
-	workspace string
-	row       AuditRow
-	grant     grant
-	fresh     bool  // its first row is still to be written
-	more      int64 // refusals after the first
-	until     int64 // when it is folded up
+	refused
+	more  int64
+	until int64 // when it is folded up
 }
 
-const minuteUS = 60_000_000
+// refused is an audit row, but for its Who.
+type refused struct {
+	row   AuditRow
+	grant grant
+}
+
+const (
+	foldMost  = 10_000 // tries with dead keys that are told apart; beyond it the address counts no more
+	readyMost = 10_000 // rows that wait to be written; beyond it refusals go on being folded
+)
 
 // note takes in one refused call.
-func (r *refusals) note(a *Access, c *Caller, call *op.Call, err *op.Error) {
-	via := call.Via
-	if call.Client != "" {
-		via = call.Client
-	}
-	row := AuditRow{
-		At: op.Time(a.now()), Operation: call.Name, Result: err.Code.Name, Count: 1,
-		IP: addrText(c.addr), Via: via, RequestID: call.ID, Detail: refusalDetail(err),
-	}
-	r.add(foldKey{c.grant.key, call.Name, err.Code.Name, netip.Addr{}}, c.grant, row, a.now()+minuteUS)
+func (r *refusals) note(c *Caller, err *op.Error) {
+	row := c.auditRow()
+	row.Result, row.Detail = err.Code.Name, refusalDetail(err)
+	r.add(foldKey{key: c.grant.key, operation: c.call.Name, code: err.Code.Name}, refused{row, c.grant}, minuteUS)
 }
 
 func refusalDetail(err *op.Error) op.Object {
-	switch x := err.Extra.(type) {
-	case refusedScope:
+	switch x, ok := err.Extra.(*refusal); {
+	case !ok:
+		return nil
+	case x.Missing != nil:
 		return op.Marshal(map[string]any{"missing": x.Missing})
-	case refusedRestriction:
+	default:
 		return op.Marshal(map[string]any{"restriction": x.Restriction, "brought": x.Brought})
 	}
-	return nil
 }
 
 // dead takes in a try with a genuine key that is over.
-func (r *refusals) dead(a *Access, g grant, why standing, addr netip.Addr, now int64) {
+func (r *refusals) dead(a *Access, g grant, why standing, call *op.Call, addr netip.Addr) {
 	code := map[standing]op.Code{revoked: KeyRevoked, expired: KeyExpired, rotated: KeyRotated}[why].Name
-	row := AuditRow{At: op.Time(now), Operation: "key.use", Result: code, Count: 1, IP: addrText(addr)}
-	r.add(foldKey{g.key, "key.use", code, addr}, g, row, now+hourUS)
+	row := AuditRow{At: op.Time(a.now()), Operation: call.Name, Result: code, Count: 1, IP: addrText(addr), Via: doorOf(call), RequestID: call.ID}
+	r.add(foldKey{key: g.key, code: code, address: addr}, refused{row, g}, hourUS)
 }
 
-func (r *refusals) add(k foldKey, g grant, row AuditRow, until int64) {
+func (r *refusals) add(k foldKey, x refused, lasts int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.folds == nil {
 		r.folds = map[foldKey]*fold{}
 	}
-	if f := r.folds[k]; f != nil {
-		f.more++
+	if r.folds[k] == nil && len(r.folds) >= foldMost {
+		k.address = netip.Addr{}
+	}
+	held := r.folds[k]
+	if held == nil {
+		r.ready = append(r.ready, x)
+		r.folds[k] = &fold{x, 0, int64(x.row.At) + lasts}
+		select {
+		case r.wake <- struct{}{}:
+		default: // somebody wakes up already, or nobody writes yet
+		}
 		return
 	}
-	r.folds[k] = &fold{workspace: g.key.ws.id, row: row, grant: g, fresh: true, until: until}
-	select {
-	case r.wake <- struct{}{}:
-	default: // somebody wakes up already, or nobody writes yet
+	held.more++
+	if held.row.Operation != x.row.Operation {
+		held.row.Operation = severalOperations
 	}
 }
 
-// take hands over the rows to be written now; all of them when everything must be written.
-func (r *refusals) take(now int64, all bool) []fold {
+// severalOperations stands for the operation in a row about tries of more than one.
+const severalOperations = "several"
+
+// due is the rows that are to be written now; those of every fold when all must be written.
+func (r *refusals) due(now int64, all bool) []refused {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []fold
 	for k, f := range r.folds {
-		if f.fresh {
-			first := *f
-			first.more = 0
-			out = append(out, first)
-			f.fresh = false
-		}
-		if !all && now < f.until {
+		if !all && (now < f.until || len(r.ready) >= readyMost) {
 			continue
 		}
 		if f.more > 0 {
-			rest := *f
-			rest.row.Count, rest.row.At = f.more, op.Time(now)
-			out = append(out, rest)
+			f.row.Count, f.row.At, f.row.RequestID, f.row.Detail = f.more, op.Time(now), "", nil
+			r.ready = append(r.ready, f.refused)
 		}
 		delete(r.folds, k)
 	}
-	return out
+	return slices.Clone(r.ready)
 }
 
 // WriteRefusals writes the audit rows of refusals that are due; all of them at an orderly stop.
 func (a *Access) WriteRefusals(ctx context.Context, all bool) error {
-	due := a.refused.take(a.now(), all)
+	r := &a.refused
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	due := r.due(a.now(), all)
 	if len(due) == 0 {
 		return nil
 	}
-	return a.DB.Update(ctx, func(tx *db.Tx) error {
-		for _, f := range due {
-			row := f.row
-			row.Who = a.who(tx, f.grant)
-			if row.Operation == "key.use" {
-				row.Object, row.ObjectID, row.ObjectName = "key", row.Who.KeyID, row.Who.KeyName
-			}
-			if err := a.append(tx, f.workspace, row); err != nil {
+	err := a.DB.Update(ctx, func(tx *db.Tx) error {
+		for _, x := range due {
+			x.row.Who = a.who(tx, x.grant)
+			if err := a.append(tx, x.grant.key.ws().id, x.row); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return fmt.Errorf("write refusals into the audit log: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ready = slices.Delete(r.ready, 0, len(due))
+	return nil
 }

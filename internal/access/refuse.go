@@ -1,20 +1,16 @@
 package access
 
 import (
-	"context"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
 
-// Codes of this package.
+// Codes of the guard.
 var (
 	InvalidAPIKey     = op.Code{Status: 401, Name: "invalid_api_key", Doc: "No key came with the call, or it is not a key of this server. Check that it was copied whole and is for this server."}
 	KeyExpired        = op.Code{Status: 401, Name: "key_expired", Doc: "The key's time is over. A member may extend it within 30 days; otherwise make a new one."}
@@ -22,12 +18,18 @@ var (
 	KeyRotated        = op.Code{Status: 401, Name: "key_rotated", Doc: "The key has a newer secret and this one's overlap is over. Use the new secret."}
 	InsufficientScope = op.Code{Status: 403, Name: "insufficient_scope", Doc: "The key lacks a permission. `missing` says which, `scopes` which scopes hold it, `mend` who has to do what."}
 	KeyRestricted     = op.Code{Status: 403, Name: "key_restricted", Doc: "The key is restricted and the call does not meet it. `restriction` says in what, `brought` what the call came with."}
+	MembersOnly       = op.Code{Status: 403, Name: "members_only", Doc: "Only a member may do this, with a personal key; an integration key may not."}
 	RateLimitExceeded = op.Code{Status: 429, Name: "rate_limit_exceeded", Doc: "Too many calls within a minute. Wait as many seconds as Retry-After says."}
 )
 
 // AuthCodes are the codes that the guard can answer for any operation that is not public.
 func AuthCodes() []op.Code {
-	return []op.Code{InvalidAPIKey, KeyExpired, KeyRevoked, KeyRotated, InsufficientScope, KeyRestricted, RateLimitExceeded}
+	return []op.Code{InvalidAPIKey, KeyExpired, KeyRevoked, KeyRotated, InsufficientScope, KeyRestricted, MembersOnly, RateLimitExceeded}
+}
+
+// isRefusal says whether a code means that the key may not do what it tried.
+func isRefusal(c op.Code) bool {
+	return c == InsufficientScope || c == KeyRestricted || c == MembersOnly
 }
 
 func unauthorized(code op.Code, format string, args ...any) *op.Error {
@@ -36,7 +38,8 @@ func unauthorized(code op.Code, format string, args ...any) *op.Error {
 	return e
 }
 
-// challenge is a WWW-Authenticate value of RFC 6750 section 3. Quotes and what is not ASCII are left out of the description.
+// challenge is a WWW-Authenticate value of RFC 6750 section 3. Quotes become apostrophes and what is not ASCII is left out of the
+// description, which may hold neither.
 func challenge(kind, scope, description string) string {
 	plain := strings.Map(func(r rune) rune {
 		switch {
@@ -48,55 +51,33 @@ func challenge(kind, scope, description string) string {
 		return r
 	}, description)
 	if scope != "" {
-		return fmt.Sprintf(`Bearer error=%q, scope=%q, error_description=%q`, kind, scope, plain)
+		scope = fmt.Sprintf(`scope="%s", `, scope)
 	}
-	return fmt.Sprintf(`Bearer error=%q, error_description=%q`, kind, plain)
+	return fmt.Sprintf(`Bearer error="%s", %serror_description="%s"`, kind, scope, plain)
 }
 
-// unauthenticated is the 401 for a key that is not, or no longer, good. Only who presents the genuine key learns that it once was.
-func (a *Access) unauthenticated(g grant, why standing) *op.Error {
-	switch why {
-	case revoked:
-		at := a.endedAt(g.key)
-		if at == "" {
-			return unauthorized(KeyRevoked, "This key was revoked.")
-		}
-		return unauthorized(KeyRevoked, "This key was revoked at %s.", at)
-	case expired:
+// ended is the 401 for a key that is not, or no longer, good. Only who presents the genuine key learns that it once was. at is when
+// the key was revoked, as far as that is known: 0 otherwise.
+func (a *Access) ended(why standing, at int64) *op.Error {
+	switch {
+	case why == unsure:
+		return op.Unavailable.Msg("It is being found out whether this key was changed a moment ago. Try again.")
+	case why == revoked && at != 0:
+		return unauthorized(KeyRevoked, "This key was revoked at %s.", timeOfDay(time.UnixMicro(at).UTC(), a.Now().UTC()))
+	case why == revoked:
+		return unauthorized(KeyRevoked, "This key was revoked.")
+	case why == expired:
 		return unauthorized(KeyExpired, "This key expired. Somebody who manages keys can extend it or give you a new one.")
-	case rotated:
+	case why == rotated:
 		return unauthorized(KeyRotated, "This key has been rotated. Use your new key.")
 	}
 	return unauthorized(InvalidAPIKey, "This key is not known here. Is it for another server?")
 }
 
-// endedAt is when the nearest revoked key of a chain was revoked, "10:33:20 UTC" today and with its date otherwise; "" for a
-// member who left.
-func (a *Access) endedAt(k *key) string {
-	for ; k != nil; k = k.parent {
-		a.table.mu.RLock()
-		dead := k.revoked
-		a.table.mu.RUnlock()
-		if !dead {
-			continue
-		}
-		var at *int64
-		err := a.DB.View(context.Background(), func(tx *db.Tx) error {
-			row, err := readKey(tx, k.ws.id, k.id())
-			at = row.revoked
-			return err
-		})
-		if err != nil || at == nil {
-			return ""
-		}
-		return clock(time.UnixMicro(*at).UTC(), a.Now().UTC())
-	}
-	return ""
-}
-
-func clock(t, now time.Time) string {
+// timeOfDay is a moment as people read it: "10:33:20 UTC" today and with its date otherwise.
+func timeOfDay(t, now time.Time) string {
 	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
-		return t.Format("15:04:05") + " UTC"
+		return t.Format("15:04:05 UTC")
 	}
 	return t.Format("15:04:05 UTC on 2 Jan 2006")
 }
@@ -109,203 +90,116 @@ type KeyBrief struct {
 	Scope    string `json:"scope"`
 }
 
-// Grant is one step that would have let a refused call through: what to do to which key or member.
+// Grant is one step that lets a refused call through: what to do to which key or member. All steps of a refusal together do.
 type Grant struct {
 	Key              string              `json:"key,omitempty"`
-	Member           string              `json:"member,omitempty"`
-	Role             string              `json:"role,omitempty"`
 	AddPermissions   []string            `json:"add_permissions,omitempty"`
 	AddTo            map[string][]string `json:"add_to,omitempty"`
 	DropRestrictions []string            `json:"drop_restrictions,omitempty"`
+	Member           string              `json:"member,omitempty"`
+	Role             string              `json:"role,omitempty"`
 }
 
-type refusedScope struct {
-	Operation string   `json:"operation"`
-	Missing   []string `json:"missing"`
-	Scopes    []string `json:"scopes"`
-	Key       KeyBrief `json:"key"`
-	Grants    []Grant  `json:"grants"`
-	Mend      string   `json:"mend"`
-}
-
-type refusedRestriction struct {
+// refusal is what a 403 tells besides its sentence. Of a restriction it tells what the caller brought, never what would be allowed.
+type refusal struct {
 	Operation   string   `json:"operation"`
-	Restriction string   `json:"restriction"`
-	Brought     string   `json:"brought"`
+	Missing     []string `json:"missing,omitempty"`
+	Scopes      []string `json:"scopes,omitempty"`
+	Restriction string   `json:"restriction,omitempty"`
+	Brought     string   `json:"brought,omitempty"`
 	Key         KeyBrief `json:"key"`
 	Grants      []Grant  `json:"grants"`
 	Mend        string   `json:"mend"`
 }
 
-// missing is the refusal for permissions that the caller does not hold; nil when it holds all of them.
-func (a *Access) missing(c *Caller, o *op.Operation, names ...string) error {
-	var lacks permSet
-	for _, n := range names {
-		if i := permIndex(n); i >= 0 && !c.grant.perms.has(n) {
-			lacks |= 1 << i
-		}
+// refuse is the 403 for a ruling, and nil when it passes. It names all that is missing, so that whoever grants it is not asked twice.
+func (c *Caller) refuse(r ruling) error {
+	if r.members {
+		return MembersOnly.Msg("Only a member may %s, with a personal key; this is an integration key.", c.call.May)
 	}
-	if lacks == 0 {
+	if r.passes() {
 		return nil
 	}
-	e := InsufficientScope.Msg("This key may not %s.", o.May)
-	x := refusedScope{Operation: o.Name, Missing: lacks.names(), Scopes: scopesHolding(lacks), Key: a.brief(c.grant), Grants: c.grant.lacking(a.table, lacks)}
-	x.Mend = mendPermissions(x, c.grant.key)
+	x := &refusal{
+		Operation: c.call.Name, Key: KeyBrief{ID: c.KeyID(), Redacted: c.grant.redacted(), Scope: scopeName(c.grant.scope)},
+		Grants: c.a.table.grants(c.grant.key, r),
+	}
+	if r.lacks == 0 {
+		first := r.obstacles[0]
+		x.Restriction, x.Brought = first.kind, first.brought
+		x.Mend = mend(x)
+		e := KeyRestricted.Msg("%s", first.message)
+		e.Extra = x
+		return e
+	}
+	x.Missing, x.Scopes = r.lacks.names(), scopesHolding(r.lacks)
+	x.Mend = mend(x)
+	e := InsufficientScope.Msg("This key may not %s.", c.call.May)
 	e.Extra = x
 	e.Header = http.Header{"Www-Authenticate": {challenge("insufficient_scope", strings.Join(x.Missing, " "), e.Message)}}
 	return e
 }
 
-// lacking lists what would have to be granted, along the whole chain, for a call to hold these permissions.
-func (g grant) lacking(t *table, lacks permSet) []Grant {
+// grants lists what would have to be done, to the key and those above it, for a ruling to pass.
+func (t *table) grants(k *key, r ruling) []Grant {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var out []Grant
-	g.chain(func(k *key) bool {
-		if gone := lacks &^ k.own(); gone != 0 {
-			out = append(out, Grant{Key: k.id(), AddPermissions: gone.names()})
+	for x := range k.chain() {
+		if g := x.grantFor(r); len(g.AddPermissions)+len(g.AddTo)+len(g.DropRestrictions) > 0 {
+			out = append(out, g)
 		}
-		if k.kind == personal && lacks&^(rolePerms(k.member.role)|ownPerms) != 0 {
-			out = append(out, Grant{Member: k.member.id.user, Role: smallestRole(k.member.role, lacks)})
+		if m := x.member.Load(); x.kind == personal && !m.perms.holds(r.lacks) {
+			out = append(out, Grant{Member: m.user, Role: smallestRole(r.lacks | rolePerms(m.role))})
 		}
-		return true
-	})
+	}
 	return out
 }
 
-func smallestRole(now string, lacks permSet) string {
-	roles := []string{RoleViewer, RoleOperator, RoleManager, RoleAdmin}
-	want := lacks | rolePerms(now)
-	for _, r := range roles {
-		if want&^rolePerms(r) == 0 {
-			return r
+// grantFor is what would have to be done to one key.
+func (k *key) grantFor(r ruling) Grant {
+	g := Grant{Key: k.id(), AddPermissions: (r.lacks &^ k.perms).names()}
+	for _, o := range r.obstacles {
+		switch {
+		case o.by != k:
+		case o.entry == "":
+			g.DropRestrictions = append(g.DropRestrictions, o.kind)
+		default:
+			if g.AddTo == nil {
+				g.AddTo = map[string][]string{}
+			}
+			g.AddTo[o.kind] = append(g.AddTo[o.kind], o.entry)
 		}
 	}
-	return RoleAdmin
+	return g
 }
 
-func mendPermissions(x refusedScope, k *key) string {
-	add := strings.Join(x.Missing, ", ")
+// mend says in one sentence who has to do what.
+func mend(x *refusal) string {
 	var steps []string
 	for _, g := range x.Grants {
-		switch {
-		case g.Role != "":
-			steps = append(steps, "an admin makes its member "+g.Role)
-		case g.Key != k.id():
-			steps = append(steps, "the key above it, "+g.Key+", gets "+strings.Join(g.AddPermissions, ", ")+" too")
+		whom := "this key"
+		if g.Key != x.Key.ID {
+			whom = "the key above it, " + g.Key
+		}
+		if len(g.AddPermissions) > 0 {
+			steps = append(steps, "add "+strings.Join(g.AddPermissions, ", ")+" to "+whom)
+		}
+		for _, kind := range kinds {
+			if entries := g.AddTo[kind]; len(entries) > 0 {
+				steps = append(steps, "add "+strings.Join(entries, ", ")+" to the restriction "+kind+" of "+whom)
+			}
+		}
+		if len(g.DropRestrictions) > 0 {
+			steps = append(steps, "drop the restriction "+strings.Join(g.DropRestrictions, ", ")+" of "+whom)
+		}
+		if g.Role != "" {
+			steps = append(steps, "make its member "+g.Role)
 		}
 	}
-	text := "Somebody who manages keys can add " + add + " to this key"
-	if len(x.Scopes) > 0 {
+	text := "Somebody who manages keys can " + strings.Join(steps, ", and ")
+	if len(steps) == 1 && len(x.Scopes) > 0 && slices.Equal(x.Grants[0].AddPermissions, x.Missing) {
 		text += ", or give you one with scope " + x.Scopes[0]
-	}
-	if len(steps) > 0 {
-		text += "; besides, " + strings.Join(steps, " and ")
 	}
 	return text + "."
 }
-
-// brief names the calling key; the secret shown is the one that was used.
-func (a *Access) brief(g grant) KeyBrief {
-	b := KeyBrief{ID: g.key.id(), Redacted: redacted(a.Prefix, digitString(g.digits)), Scope: custom}
-	if g.scope > 0 {
-		b.Scope = scopes[g.scope-1].Name
-	}
-	_ = a.DB.View(context.Background(), func(tx *db.Tx) error { // a name that cannot be read leaves the refusal without it
-		row, err := readKey(tx, g.key.ws.id, b.ID)
-		b.Name = row.name
-		return err
-	})
-	return b
-}
-
-// unmet is the refusal for the first restriction along the chain that the call does not meet; nil when all hold.
-func (a *Access) unmet(c *Caller, call *op.Call) error {
-	var refusal error
-	now := a.Now().UTC()
-	c.grant.chain(func(k *key) bool {
-		r := k.rules.Load()
-		switch {
-		case r == nil:
-		case r.NotBefore != nil && now.Before(r.NotBefore.Std()):
-			refusal = a.restrictedBy(c, k, "not_before", "This key may not be used yet; it is now "+now.Format("15:04:05 UTC on 2 Jan 2006")+".", op.TimeOf(now).String())
-		case r.IPs != nil && !containsAddr(r.IPs, c.addr):
-			brought := addrText(c.addr)
-			refusal = a.restrictedBy(c, k, "ips", "This key may be used only from certain addresses, and you came from "+brought+".", brought)
-		case r.Via != nil && !slices.Contains(r.Via, call.Via):
-			refusal = a.restrictedBy(c, k, "via", "This key may be used only through certain doors, and you came by "+call.Via+".", call.Via)
-		case r.Cues != nil && call.Narrow == op.Whole:
-			refusal = a.restrictedBy(c, k, "cues", "This key may be used only for certain cues, and this is about the whole workspace.", call.Name)
-		}
-		return refusal == nil
-	})
-	return refusal
-}
-
-func addrText(a netip.Addr) string {
-	if !a.IsValid() {
-		return "a local socket"
-	}
-	return a.String()
-}
-
-// restricted is the refusal of the first key along the chain whose restriction of this kind does not let `brought` through.
-func (a *Access) restricted(c *Caller, kind, message, brought string) error {
-	by := c.grant.key
-	c.grant.chain(func(k *key) bool {
-		r := k.rules.Load()
-		switch {
-		case r == nil:
-			return true
-		case kind == "cues" && r.Cues != nil && !matchAny(r.Cues, "", brought), kind == "worker_ids" && r.WorkerIDs != nil && !slices.Contains(r.WorkerIDs, brought):
-			by = k
-			return false
-		}
-		return true
-	})
-	return a.restrictedBy(c, by, kind, message, brought)
-}
-
-// restrictedBy says which kind of restriction was not met and what the caller brought, never what would be allowed.
-func (a *Access) restrictedBy(c *Caller, by *key, kind, message, brought string) error {
-	g := Grant{Key: by.id()}
-	var what string
-	switch addable := kind == "ips" || kind == "worker_ids" || kind == "via" || kind == "cues" && c.call.Narrow == op.ByObject; {
-	case addable:
-		add := brought
-		if p, err := parsePrefix(brought); kind == "ips" && err == nil {
-			add = p.String()
-		}
-		g.AddTo = map[string][]string{kind: {add}}
-		what = "add " + add + " to its restriction " + kind
-	default:
-		g.DropRestrictions = []string{kind}
-		what = "drop its restriction " + kind
-	}
-	e := KeyRestricted.Msg("%s", message)
-	whom := "this key"
-	if by != c.grant.key {
-		whom = "the key above it, " + by.id()
-	}
-	e.Extra = refusedRestriction{
-		Operation: c.call.Name, Restriction: kind, Brought: brought, Key: a.brief(c.grant), Grants: []Grant{g},
-		Mend: fmt.Sprintf("Somebody who manages keys can widen %s: %s.", whom, what),
-	}
-	return e
-}
-
-func tooMany(t tally) *op.Error {
-	n := (t.wait + 999_999) / 1_000_000
-	e := RateLimitExceeded.Msg("Too many requests. Retry after %d seconds.", n)
-	e.Header = http.Header{"Retry-After": {strconv.FormatInt(n, 10)}}
-	return e
-}
-
-// overLimit is the 429 for a call that was let through to a lenient operation.
-func (a *Access) overLimit(c *Caller) error {
-	t := c.grant.peek(a.now())
-	t.wait = max(t.wait, 1)
-	return tooMany(t)
-}
-
-func quoted(s string) string { return strconv.Quote(s) }

@@ -32,18 +32,18 @@ func (a *Access) RevokedKeys(ctx context.Context) (out []RevokedKey, err error) 
 
 // KeepRevoked revokes those of a list that this database has alive, and notes it in their audit logs. It answers how many.
 func (a *Access) KeepRevoked(ctx context.Context, list []RevokedKey) (n int, err error) {
-	err = a.DB.Update(ctx, func(tx *db.Tx) error {
+	err = a.update(ctx, func(tx *db.Tx) error {
 		n = 0
 		for _, k := range list {
 			row, err := readKey(tx, k.Workspace, k.ID)
-			if errors.Is(err, sql.ErrNoRows) || err == nil && row.revoked != nil {
+			if isNone(err) || err == nil && row.revoked != 0 {
 				continue
 			}
 			if err != nil {
 				return err
 			}
-			row.revoked, row.revokedBy = &k.At, k.By
-			if err := a.storeKey(tx, row); err != nil {
+			row.revoked, row.revokedBy = k.At, k.By
+			if err := setKey(tx, &row); err != nil {
 				return err
 			}
 			n++

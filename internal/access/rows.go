@@ -3,18 +3,41 @@ package access
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"unstuck/internal/db"
+	"unstuck/internal/op"
 )
 
-// The rows below are what the database holds. Each knows how to read itself and how it becomes a record in memory.
+// The rows below are what the database holds; moments are in microseconds, and 0 or "" stands for NULL. Whoever writes one notes it in
+// the changes of its transaction.
+
+type scanner interface{ Scan(...any) error }
+
+// each runs fn for every row of a query.
+func each(tx *db.Tx, query string, args []any, fn func(*sql.Rows) error) error {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := fn(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// isNone says whether a row was asked for that is not there.
+func isNone(err error) bool { return errors.Is(err, sql.ErrNoRows) }
 
 type workspaceRow struct {
 	id, name, slug, plan                     string
 	cueLimit, executionLimit, rateLimit, rev int64
 	alertURL                                 string
-	webhookSecret, alertSecret               []byte
+	webhookSecret, alertSecret               []byte // sealed
 	created, updated                         int64
 }
 
@@ -23,177 +46,48 @@ func (w *workspaceRow) scan(r scanner) error {
 		&w.webhookSecret, &w.alertSecret, &w.rev, &w.created, &w.updated)
 }
 
-type scanner interface{ Scan(...any) error }
-
-type memberRow struct {
-	workspace, user, role string
-	rev                   int64
+// values are the columns in the order of scan.
+func (w *workspaceRow) values() []any {
+	return []any{w.id, w.name, w.slug, w.plan, w.cueLimit, w.executionLimit, w.rateLimit, w.alertURL,
+		w.webhookSecret, w.alertSecret, w.rev, w.created, w.updated}
 }
 
-type keyRow struct {
-	id, workspace, user, kind, name, scope, permissions, restrictions string
-	parent                                                            *string
-	created                                                           int64
-	createdBy                                                         string
-	expires, revoked                                                  *int64
-	revokedBy, requestKey                                             string
-	rev                                                               int64
+func readWorkspace(tx *db.Tx, id string) (workspaceRow, error) {
+	w := workspaceRow{}
+	return w, w.scan(tx.Row(sqlWorkspaceByID, id))
 }
 
-func (k *keyRow) scan(r scanner) error {
-	return r.Scan(&k.id, &k.workspace, &k.user, &k.parent, &k.kind, &k.name, &k.scope, &k.permissions, &k.restrictions,
-		&k.created, &k.createdBy, &k.expires, &k.revoked, &k.revokedBy, &k.requestKey, &k.rev)
+func workspaceIDs(tx *db.Tx) ([]string, error) {
+	var out []string
+	err := each(tx, sqlWorkspaceIDs, nil, func(r *sql.Rows) error {
+		var id string
+		err := r.Scan(&id)
+		out = append(out, id)
+		return err
+	})
+	return out, err
 }
 
-type secretRow struct {
-	digits, key   string
-	seq           int64
-	prefix        string
-	hash          []byte
-	epoch         int64
-	state         string
-	overlap       int64
-	created       int64
-	ends, lastUse *int64
-	lastUsed      string
-}
-
-func (s *secretRow) scan(r scanner) error {
-	return r.Scan(&s.digits, &s.key, &s.seq, &s.prefix, &s.hash, &s.epoch, &s.state, &s.overlap, &s.created, &s.ends, &s.lastUse, &s.lastUsed)
-}
-
-func (s *secretRow) redacted() string { return redacted(s.prefix, s.digits) }
-
-// putWorkspace, putMember, putKey and putSecret take a row into memory. They refuse one that is not newer than what is held.
-// The write lock is held, or the table is not yet shared.
-
-func (t *table) putWorkspace(w workspaceRow) {
-	held := t.workspaces[w.id]
-	if held == nil {
-		held = &workspace{id: w.id}
-		t.workspaces[w.id] = held
-	} else if w.rev <= held.rev {
-		return
+func addWorkspace(tx *db.Tx, w workspaceRow) error {
+	if _, err := tx.Exec(sqlWorkspaceAdd, w.values()...); err != nil {
+		return fmt.Errorf("write a workspace: %w", err)
 	}
-	held.slug, held.name, held.plan, held.rev = w.slug, w.name, w.plan, w.rev
-	held.limits.mu.Lock()
-	defer held.limits.mu.Unlock()
-	switch {
-	case w.rateLimit == 0:
-		held.limits.all = nil
-	case held.limits.all == nil:
-		held.limits.all = &ring{limit: int(w.rateLimit)}
-	default:
-		held.limits.all.resize(int(w.rateLimit))
-	}
-}
-
-func (t *table) putMember(m memberRow) {
-	id := memberID{m.workspace, m.user}
-	held := t.members[id]
-	if held == nil {
-		held = &member{id: id}
-		t.members[id] = held
-	} else if m.rev <= held.rev {
-		return
-	}
-	held.role, held.rev = m.role, m.rev
-}
-
-func (t *table) putKey(k keyRow) error {
-	raw, ok := keyIDOf(k.id)
-	if !ok {
-		return fmt.Errorf("key %q has an id of the wrong form", k.id)
-	}
-	held := t.keys[raw]
-	if held == nil {
-		held = &key{raw: raw, rev: -1}
-	}
-	if k.rev <= held.rev {
-		return nil
-	}
-	ws, m := t.workspaces[k.workspace], t.members[memberID{k.workspace, k.user}]
-	if ws == nil || m == nil {
-		return fmt.Errorf("key %s belongs to a workspace or member that is not there", k.id)
-	}
-	rules, err := readRules(k.restrictions)
-	if err != nil {
-		return fmt.Errorf("key %s: %w", k.id, err)
-	}
-	perms, err := effective(k.scope, k.permissions)
-	if err != nil {
-		return fmt.Errorf("key %s: %w", k.id, err)
-	}
-	if k.parent != nil {
-		parent, _ := keyIDOf(*k.parent)
-		if held.parent = t.keys[parent]; held.parent == nil {
-			return fmt.Errorf("the parent of key %s is not there", k.id)
-		}
-	}
-	held.ws, held.member, held.perms, held.rev = ws, m, perms, k.rev
-	held.rules.Store(rules)
-	held.kind, held.scope = kindOf(k.kind), scopeIndex(k.scope)
-	held.expires = 0
-	if k.expires != nil {
-		held.expires = *k.expires
-	}
-	held.revoked = held.revoked || k.revoked != nil
-	held.setLimit(rules)
-	t.keys[raw] = held
+	changesOf(tx).workspaces = append(changesOf(tx).workspaces, w)
 	return nil
 }
 
-func scopeIndex(name string) uint8 {
-	for i, s := range scopes {
-		if s.Name == name {
-			return uint8(i + 1)
-		}
+// setWorkspace writes a changed workspace, with a higher rev.
+func (a *Access) setWorkspace(tx *db.Tx, w *workspaceRow) error {
+	w.rev, w.updated = w.rev+1, a.now()
+	_, err := tx.Exec(sqlWorkspaceSet, w.values()...)
+	if db.IsUnique(err) {
+		return DuplicateSlug.Msg("Another workspace has the slug %s.", w.slug)
 	}
-	return 0
-}
-
-func (k *key) setLimit(r *rules) {
-	l := &k.ws.limits
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case r == nil || r.RatePerMinute == 0:
-		k.limit = nil
-	case k.limit == nil:
-		k.limit = &ring{limit: int(r.RatePerMinute)}
-	default:
-		k.limit.resize(int(r.RatePerMinute))
+	if err != nil {
+		return fmt.Errorf("change a workspace: %w", err)
 	}
-}
-
-func (t *table) putSecret(s secretRow) error {
-	digits, ok := parseDigits(s.digits)
-	raw, ok2 := keyIDOf(s.key)
-	k := t.keys[raw]
-	if !ok || !ok2 || k == nil || len(s.hash) != 32 {
-		return fmt.Errorf("secret %s belongs to no key or has the wrong form", s.digits)
-	}
-	held := t.secrets[digits]
-	if held == nil {
-		held = &secret{digits: digits}
-		t.secrets[digits] = held
-	}
-	held.key, held.epoch, held.ends = k, uint16(s.epoch), 0
-	copy(held.hash[:], s.hash)
-	if state := secretStateOf(s.state); state >= held.state { // a secret only moves towards its end
-		held.state = state
-	}
-	if s.ends != nil {
-		held.ends = *s.ends
-	}
+	changesOf(tx).workspaces = append(changesOf(tx).workspaces, *w)
 	return nil
-}
-
-// publish takes committed rows into memory, before the caller that changed them is answered.
-func (t *table) publish(fn func(*table) error) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return fn(t)
 }
 
 // readPlan reads what a workspace may use.
@@ -206,30 +100,191 @@ func readPlan(tx *db.Tx, id string) (Plan, error) {
 	return p, nil
 }
 
-// readKey reads one key of a workspace; sql.ErrNoRows when it has none of this id.
+// person is somebody, in whatever workspaces.
+type person struct {
+	ID, Email string
+	CreatedAt op.Time
+}
+
+func (p *person) scan(r scanner) error { return r.Scan(&p.ID, &p.Email, (*int64)(&p.CreatedAt)) }
+
+func personByID(tx *db.Tx, id string) (person, error) {
+	p := person{}
+	return p, p.scan(tx.Row(sqlUserByID, id))
+}
+
+// memberRow is a membership. Its row outlives it, with role "".
+type memberRow struct {
+	workspace, user, role string
+	rev, created          int64
+}
+
+func readMember(tx *db.Tx, workspace, user string) (memberRow, error) {
+	m := memberRow{workspace: workspace, user: user}
+	return m, tx.Row(sqlMember, workspace, user).Scan(&m.role, &m.rev, &m.created)
+}
+
+func addMembership(tx *db.Tx, m memberRow) error {
+	if _, err := tx.Exec(sqlMemberAdd, m.workspace, m.user, m.role, m.rev, m.created); err != nil {
+		return fmt.Errorf("write a membership: %w", err)
+	}
+	changesOf(tx).members = append(changesOf(tx).members, m)
+	return nil
+}
+
+// setMembership writes a changed membership, with a higher rev.
+func setMembership(tx *db.Tx, m memberRow) error {
+	m.rev++
+	if _, err := tx.Exec(sqlMemberSet, m.workspace, m.user, m.role, m.rev, m.created); err != nil {
+		return fmt.Errorf("change a membership: %w", err)
+	}
+	changesOf(tx).members = append(changesOf(tx).members, m)
+	return nil
+}
+
+type keyRow struct {
+	id, workspace, user, parent string
+	kind, name                  string
+	scope                       string // a named one, or custom
+	permissions                 string // JSON list of a custom scope
+	restrictions                string // JSON of rules
+	created                     int64
+	createdBy                   string
+	expires, revoked            int64
+	revokedBy                   string
+	request                     string // see keyCreate.request
+	rev                         int64
+}
+
+func (k *keyRow) scan(r scanner) error {
+	return r.Scan(&k.id, &k.workspace, &k.user, &k.parent, &k.kind, &k.name, &k.scope, &k.permissions, &k.restrictions,
+		&k.created, &k.createdBy, &k.expires, &k.revoked, &k.revokedBy, &k.request, &k.rev)
+}
+
+// values are the columns in the order of scan.
+func (k *keyRow) values() []any {
+	return []any{k.id, k.workspace, k.user, orNull(k.parent), k.kind, k.name, k.scope, k.permissions, k.restrictions,
+		k.created, k.createdBy, orNull(k.expires), orNull(k.revoked), k.revokedBy, k.request, k.rev}
+}
+
+// orNull is a value as it is stored: NULL for the zero value.
+func orNull[T comparable](v T) any {
+	var none T
+	if v == none {
+		return nil
+	}
+	return v
+}
+
+// held is what the key itself may do, whatever bounds it.
+func (k *keyRow) held() (permSet, error) { return effective(k.scope, k.permissions) }
+
+// readKey reads one key of a workspace.
 func readKey(tx *db.Tx, workspace, id string) (keyRow, error) {
 	k := keyRow{}
 	return k, k.scan(tx.Row(sqlKeyByID, workspace, id))
 }
 
-// readSecrets reads the secrets of a key, newest first.
-func readSecrets(tx *db.Tx, key string) ([]secretRow, error) {
-	var out []secretRow
-	err := each(tx, sqlSecretsOfKey, []any{key}, func(r *sql.Rows) error {
-		s := secretRow{}
-		if err := s.scan(r); err != nil {
-			return err
-		}
-		out = append(out, s)
-		return nil
+// readKeys reads the keys that a query finds.
+func readKeys(tx *db.Tx, query string, args ...any) ([]keyRow, error) {
+	var out []keyRow
+	err := each(tx, query, args, func(r *sql.Rows) error {
+		k := keyRow{}
+		err := k.scan(r)
+		out = append(out, k)
+		return err
 	})
 	return out, err
 }
 
-func (k *keyRow) permissionList() []string {
-	var out []string
-	if err := json.Unmarshal([]byte(k.permissions), &out); err != nil {
-		return nil
+func addKey(tx *db.Tx, k keyRow) error {
+	if _, err := tx.Exec(sqlKeyAdd, k.values()...); err != nil {
+		return fmt.Errorf("write a key: %w", err)
 	}
-	return out
+	changesOf(tx).keys = append(changesOf(tx).keys, k)
+	return nil
+}
+
+// setKey writes a changed key, with a higher rev.
+func setKey(tx *db.Tx, k *keyRow) error {
+	k.rev++
+	_, err := tx.Exec(sqlKeySet, k.id, k.user, k.name, k.scope, k.permissions, k.restrictions, orNull(k.expires), orNull(k.revoked), k.revokedBy, k.rev)
+	if err != nil {
+		return fmt.Errorf("change key %s: %w", k.id, err)
+	}
+	changesOf(tx).keys = append(changesOf(tx).keys, *k)
+	return nil
+}
+
+// endKey revokes a key.
+func (a *Access) endKey(tx *db.Tx, k *keyRow, by string) error {
+	k.revoked, k.revokedBy = a.now(), by
+	return setKey(tx, k)
+}
+
+type secretRow struct {
+	digits, key   string
+	seq           int64
+	prefix        string
+	hash          []byte
+	epoch         int64
+	state         string
+	overlap       int64
+	created       int64
+	ends, lastUse int64
+	lastUsed      string // JSON of LastUsed
+}
+
+func (s *secretRow) scan(r scanner) error {
+	return r.Scan(&s.digits, &s.key, &s.seq, &s.prefix, &s.hash, &s.epoch, &s.state, &s.overlap, &s.created, &s.ends, &s.lastUse, &s.lastUsed)
+}
+
+func (s *secretRow) values() []any {
+	return []any{s.digits, s.key, s.seq, s.prefix, s.hash, s.epoch, s.state, s.overlap, s.created, orNull(s.ends), orNull(s.lastUse), s.lastUsed}
+}
+
+func (s *secretRow) redacted() string { return redacted(s.prefix, s.digits) }
+
+func (s *secretRow) is(state secretState) bool { return s.state == state.String() }
+
+// over says that the secret works no more.
+func (s *secretRow) over(now int64) bool { return s.is(stateEnded) || s.is(stateOld) && now >= s.ends }
+
+// readSecrets reads the secrets of keys, the newest of each first.
+func readSecrets(tx *db.Tx, keys ...string) ([]secretRow, error) {
+	var out []secretRow
+	err := each(tx, sqlSecretsOfKeys, []any{keys}, func(r *sql.Rows) error {
+		s := secretRow{}
+		err := s.scan(r)
+		out = append(out, s)
+		return err
+	})
+	return out, err
+}
+
+func addSecret(tx *db.Tx, s secretRow) error {
+	if _, err := tx.Exec(sqlSecretAdd, s.values()...); err != nil {
+		return fmt.Errorf("write a secret: %w", err)
+	}
+	changesOf(tx).secrets = append(changesOf(tx).secrets, s)
+	return nil
+}
+
+// setSecret moves a secret on towards its end; ends is for one that becomes old, or has ended.
+func setSecret(tx *db.Tx, s secretRow, state secretState, ends int64) error {
+	s.state, s.ends = state.String(), ends
+	if _, err := tx.Exec(sqlSecretState, s.digits, s.state, orNull(ends)); err != nil {
+		return fmt.Errorf("change a secret: %w", err)
+	}
+	changesOf(tx).secrets = append(changesOf(tx).secrets, s)
+	return nil
+}
+
+// namesOf is a stored list of permissions.
+func namesOf(list string) ([]string, error) {
+	var out []string
+	if err := json.Unmarshal([]byte(list), &out); err != nil {
+		return nil, fmt.Errorf("read a key's permissions: %w", err)
+	}
+	return out, nil
 }

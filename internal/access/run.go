@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"unstuck/internal/db"
 )
 
 // How often what was gathered in memory is written. Last uses are at most this far behind on disk after a crash, which must stay
@@ -27,7 +25,7 @@ func (a *Access) Run(ctx context.Context) error {
 			last := context.WithoutCancel(ctx)
 			return errors.Join(a.Flush(last), a.WriteRefusals(last, true), a.WriteHeads(last))
 		case <-flush.C:
-			err = errors.Join(a.Flush(ctx), a.WriteRefusals(ctx, false))
+			err = errors.Join(a.settle(), a.Flush(ctx), a.WriteRefusals(ctx, false))
 		case <-a.refused.wake:
 			err = a.WriteRefusals(ctx, false)
 		case <-heads.C:
@@ -37,11 +35,4 @@ func (a *Access) Run(ctx context.Context) error {
 			a.Log.Error("write what keys did", "err", err)
 		}
 	}
-}
-
-func (a *Access) forgetActivity(ctx context.Context) error {
-	return a.DB.Update(ctx, func(tx *db.Tx) error {
-		_, err := tx.Exec(sqlActivityEnd, (a.now()-activityFor)/hourUS)
-		return err
-	})
 }

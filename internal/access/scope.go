@@ -3,7 +3,6 @@ package access
 import (
 	"context"
 	"strconv"
-	"strings"
 )
 
 // ScopeInfo is a named scope in words and as permissions.
@@ -37,13 +36,11 @@ func (a *Access) listScopes(context.Context, struct{}) (ScopeList, error) {
 		}
 		out.Scopes = append(out.Scopes, info)
 	}
-	for i, p := range permissions {
-		out.Permissions = append(out.Permissions, PermissionInfo{p.name, p.words, scopesHolding(1 << i)})
+	for _, p := range permissions {
+		out.Permissions = append(out.Permissions, PermissionInfo{p.name, p.words, scopesHolding(bit(p.name))})
 	}
 	return out, nil
 }
-
-func join(list []string) string { return strings.Join(list, " ") }
 
 func plural(n int64, noun string) string {
 	s := strconv.FormatInt(n, 10) + " " + noun

@@ -4,11 +4,13 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"log/slog"
 	"math/big"
 	"regexp"
 	"strings"
+	"unsafe"
 )
 
 // The form of a key: prefix, "_", 43 base62 characters of 256 random bits, 6 base62 characters of a CRC-32 over all that stands
@@ -18,22 +20,36 @@ const (
 	randomChars  = 43
 	checkChars   = 6
 	digitChars   = 8
-	tailLen      = randomChars + checkChars + 1 + digitChars
+	tailLen      = randomChars + checkChars + 1 + digitChars // all that follows the prefix and its "_"
+	prefixMost   = 32
 	defaultFront = "unstuck"
 )
 
-// Secret is a key as its holder presents it. It cannot be formatted: every way of printing it shows the redacted form.
-type Secret struct{ text string }
+// prefixForm is what a prefix may be.
+var prefixForm = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+// Secret is a key as its holder presents it. It keeps a pointer and a length in place of a string, because fmt looks into
+// unexported fields without asking for their methods: so there is nothing to print, wherever a Secret ends up.
+type Secret struct {
+	first  *byte
+	length int
+}
+
+func secretOf(text string) Secret { return Secret{unsafe.StringData(text), len(text)} }
 
 // Reveal is the secret itself, for the one answer that shows it.
-func (s Secret) Reveal() string { return s.text }
+func (s Secret) Reveal() string { return unsafe.String(s.first, s.length) }
+
+// bytes is the secret without a copy; they must not be written to.
+func (s Secret) bytes() []byte { return unsafe.Slice(s.first, s.length) }
 
 // Redacted is the form that identifies the key without exposing it: "unstuck_***_a1b2c3d4".
 func (s Secret) Redacted() string {
-	if len(s.text) < tailLen+2 {
+	if s.length < tailLen+2 {
 		return "***"
 	}
-	return redacted(s.text[:len(s.text)-tailLen-1], s.text[len(s.text)-digitChars:])
+	text := s.Reveal()
+	return redacted(text[:len(text)-tailLen-1], text[len(text)-digitChars:])
 }
 
 func redacted(prefix, digits string) string { return prefix + "_***_" + digits }
@@ -45,9 +61,33 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.Redacted()), nil
 
 // digits is the public name of the secret as a number.
 func (s Secret) digits() uint32 {
-	n, _ := parseDigits(s.text[len(s.text)-digitChars:])
+	text := s.Reveal()
+	n, _ := parseDigits(text[len(text)-digitChars:])
 	return n
 }
+
+// SecretText is a secret as JSON carries it: in the answer that shows it, or in an input that brings it. Printed in any other
+// way it shows the redacted form.
+type SecretText string
+
+// Reveal is the secret itself.
+func (t SecretText) Reveal() string { return string(t) }
+
+func (t SecretText) String() string {
+	switch s, ok := parseSecret(string(t)); {
+	case ok:
+		return s.Redacted()
+	case t == "":
+		return ""
+	}
+	return "***"
+}
+
+func (t SecretText) GoString() string     { return t.String() }
+func (t SecretText) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// Format writes the redacted form whatever the verb.
+func (t SecretText) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
 
 func parseDigits(hex8 string) (uint32, bool) {
 	var n uint32
@@ -75,74 +115,90 @@ func digitString(n uint32) string {
 func newSecret(prefix string) Secret {
 	var b [36]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the program instead
-	random := encode62(new(big.Int).SetBytes(b[:32]), randomChars)
+	random := encode62(new(big.Int).SetBytes(b[:32]))
 	digits := hex.EncodeToString(b[32:])
 	front := prefix + "_" + random
-	return Secret{front + checksum(front, digits) + "_" + digits}
+	check := checksum(front, digits)
+	return secretOf(front + string(check[:]) + "_" + digits)
 }
 
-func encode62(n *big.Int, width int) string {
-	out := make([]byte, width)
+// encode62 is a number below 2^256 in base 62.
+func encode62(n *big.Int) string {
+	var out [randomChars]byte
 	mod, base := new(big.Int), big.NewInt(62)
-	for i := width - 1; i >= 0; i-- {
+	for i := randomChars - 1; i >= 0; i-- {
 		n.DivMod(n, base, mod)
 		out[i] = base62[mod.Int64()]
 	}
-	return string(out)
+	return string(out[:])
 }
 
-func checksum(front, digits string) string {
-	var b [checkChars]byte
-	putChecksum(&b, front, digits)
-	return string(b[:])
-}
-
-func putChecksum(out *[checkChars]byte, front, digits string) {
-	sum := crc32.Update(crc32.Update(0, crc32.IEEETable, unsafeBytes(front)), crc32.IEEETable, unsafeBytes(digits))
+func checksum(front, digits string) (out [checkChars]byte) {
+	sum := crc32.Update(0, crc32.IEEETable, unsafe.Slice(unsafe.StringData(front), len(front)))
+	sum = crc32.Update(sum, crc32.IEEETable, unsafe.Slice(unsafe.StringData(digits), len(digits)))
 	for i := checkChars - 1; i >= 0; i-- {
 		out[i] = base62[sum%62]
 		sum /= 62
 	}
+	return out
 }
 
 // parseSecret checks the form and the checksum of a presented key, without asking anything of the server.
 func parseSecret(text string) (Secret, bool) {
 	n := len(text)
-	if n < tailLen+2 || n > tailLen+64 {
+	if n < tailLen+2 || n > tailLen+1+prefixMost || text[n-digitChars-1] != '_' || text[n-tailLen-1] != '_' {
 		return Secret{}, false
 	}
 	digits, check := text[n-digitChars:], text[n-digitChars-1-checkChars:n-digitChars-1]
-	front := text[:n-digitChars-1-checkChars]
-	if text[n-digitChars-1] != '_' || text[n-tailLen-1] != '_' {
-		return Secret{}, false
-	}
 	if _, ok := parseDigits(digits); !ok {
 		return Secret{}, false
 	}
-	var want [checkChars]byte
-	putChecksum(&want, front, digits)
-	if string(want[:]) != check {
+	if want := checksum(text[:n-digitChars-1-checkChars], digits); string(want[:]) != check {
 		return Secret{}, false
 	}
-	return Secret{text}, true
+	return secretOf(text), true
 }
 
-var secretForm = regexp.MustCompile(`[a-z][a-z0-9]{0,31}_[0-9A-Za-z]{49}_[0-9a-f]{8}`)
+// tailForm finds where a key ends: everything but its prefix.
+var tailForm = regexp.MustCompile(`_[0-9A-Za-z]{49}_[0-9a-f]{8}`)
 
 // Redact replaces every genuine key in a text by its redacted form and says how many there were. A handler that prints its
 // environment sends its key to be stored; what is stored must not hold it.
 func Redact(text string) (string, int) {
-	if !strings.Contains(text, "_") {
+	var out strings.Builder
+	n, done := 0, 0
+	for at := 0; ; {
+		tail := tailForm.FindStringIndex(text[at:])
+		if tail == nil {
+			break
+		}
+		begin, end := at+tail[0], at+tail[1]
+		at = begin + 1
+		if s, front, ok := secretEnding(text[done:begin], text[done:end]); ok {
+			out.WriteString(text[done : done+front])
+			out.WriteString(s.Redacted())
+			done, at = end, end
+			n++
+		}
+	}
+	if n == 0 {
 		return text, 0
 	}
-	n := 0
-	out := secretForm.ReplaceAllStringFunc(text, func(s string) string {
-		secret, ok := parseSecret(s)
-		if !ok {
-			return s
+	out.WriteString(text[done:])
+	return out.String(), n
+}
+
+// secretEnding finds the genuine key at the end of a text, whose prefix ends the text `before`; front is where it begins. What
+// stands before it may look like a part of the prefix, such as the n of an escaped line feed, so every beginning is tried.
+func secretEnding(before, text string) (s Secret, front int, ok bool) {
+	for front = len(before) - 1; front >= max(0, len(before)-prefixMost); front-- {
+		c := before[front]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			break
 		}
-		n++
-		return secret.Redacted()
-	})
-	return out, n
+		if s, ok = parseSecret(text[front:]); ok {
+			return s, front, true
+		}
+	}
+	return Secret{}, 0, false
 }

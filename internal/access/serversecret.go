@@ -6,14 +6,44 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"unstuck/internal/db"
 )
 
-// ErrWrongSecret refuses to start with server secrets that this database was not written with.
+// ErrWrongSecret refuses to start with server secrets that this database was not written with. All of them are needed: keys are hashed
+// anew under the newest at their next use, but the audit log keeps the rows that were written under older ones.
 var ErrWrongSecret = errors.New("the server secret does not fit this database: no key could be checked. Put back the secret file that belongs to it, or set UNSTUCK_SECRET to its content")
+
+const secretFile = "secret"
+
+// ReadSecretFile reads the secret file of a data directory, and makes it when there is none and fresh says that the database is
+// new. The file can be read by its owner only.
+func ReadSecretFile(dir string, fresh bool) (ServerSecrets, error) {
+	path := filepath.Join(dir, secretFile)
+	b, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		return ServerSecrets(b), nil
+	case !errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("read the server secret: %w", err)
+	case !fresh:
+		return "", fmt.Errorf("the server secret is missing: %s is not there, and without it no key of this database can be checked. Restore the file from your backup, or set UNSTUCK_SECRET", path)
+	}
+	s := NewServerSecret()
+	return s, WriteSecretFile(dir, s)
+}
+
+// WriteSecretFile replaces the secret file, durably and at once.
+func WriteSecretFile(dir string, s ServerSecrets) error {
+	if err := replaceFile(filepath.Join(dir, secretFile), []byte(s)); err != nil {
+		return fmt.Errorf("write the server secret: %w", err)
+	}
+	return nil
+}
 
 // checkSecrets holds the server secrets against the check values in the database and notes those that are new.
 func (a *Access) checkSecrets(ctx context.Context) error {
@@ -31,12 +61,12 @@ func (a *Access) checkSecrets(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the check values of the server secrets: %w", err)
 	}
-	for n, check := range known {
+	for _, n := range slices.Sorted(maps.Keys(known)) {
 		e := a.sealer.epoch(uint16(n))
 		if e == nil {
 			return fmt.Errorf("server secret %d is missing: %w", n, ErrWrongSecret)
 		}
-		if !hmac.Equal(e.check, check) {
+		if !hmac.Equal(e.check, known[n]) {
 			return fmt.Errorf("server secret %d: %w", n, ErrWrongSecret)
 		}
 	}
@@ -44,14 +74,12 @@ func (a *Access) checkSecrets(ctx context.Context) error {
 }
 
 func (a *Access) noteEpochs(ctx context.Context, known map[int64][]byte) error {
-	a.sealer.mu.RLock()
 	var fresh []*epoch
-	for n, e := range a.sealer.epochs {
-		if known[int64(n)] == nil {
+	for _, e := range a.sealer.held.Load().byNumber {
+		if known[int64(e.number)] == nil {
 			fresh = append(fresh, e)
 		}
 	}
-	a.sealer.mu.RUnlock()
 	if len(fresh) == 0 {
 		return nil
 	}
@@ -67,14 +95,19 @@ func (a *Access) noteEpochs(ctx context.Context, known map[int64][]byte) error {
 
 // RotateServerSecret adds a server secret to the secret file. Keys are hashed again under it at their next use.
 func (a *Access) RotateServerSecret(ctx context.Context) (SecretStatus, error) {
+	a.rotating.Lock()
+	defer a.rotating.Unlock()
 	if a.SecretFromEnv {
-		return SecretStatus{}, errors.New("the server secrets come from UNSTUCK_SECRET: add a line with the next number there, and start the server again")
+		return SecretStatus{}, errors.New("the server secrets come from UNSTUCK_SECRET: add an entry with the next number there, and start the server again")
 	}
-	b, err := os.ReadFile(filepath.Join(a.Dir, "secret"))
+	held, err := ReadSecretFile(a.Dir, false)
 	if err != nil {
-		return SecretStatus{}, fmt.Errorf("read the server secret: %w", err)
+		return SecretStatus{}, err
 	}
-	next := nextServerSecret(ServerSecrets(b))
+	next, err := held.next()
+	if err != nil {
+		return SecretStatus{}, err
+	}
 	if err := WriteSecretFile(a.Dir, next); err != nil { // the file first: a secret that the database knows must never be lost
 		return SecretStatus{}, err
 	}
@@ -92,7 +125,7 @@ func (a *Access) RotateServerSecret(ctx context.Context) (SecretStatus, error) {
 
 // resealAll encrypts every webhook secret under the newest server secret and notes the rotation in every audit log.
 func (a *Access) resealAll(ctx context.Context) error {
-	return a.DB.Update(ctx, func(tx *db.Tx) error {
+	return a.update(ctx, func(tx *db.Tx) error {
 		ids, err := workspaceIDs(tx)
 		if err != nil {
 			return err
@@ -109,7 +142,7 @@ func (a *Access) resealAll(ctx context.Context) error {
 				}
 				*box = a.sealer.seal(text)
 			}
-			if err := a.storeWorkspace(tx, &w); err != nil {
+			if err := a.setWorkspace(tx, &w); err != nil {
 				return err
 			}
 			row := a.serverRow("server_secret.rotate", "server_secret", fmt.Sprint(a.sealer.current().number), "server secret", map[string]any{})

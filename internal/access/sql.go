@@ -58,15 +58,18 @@ const (
 	sqlKeyByRequest = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND request_key >= ?2 AND request_key < ?3 AND created_at >= ?4 ORDER BY created_at DESC LIMIT 1`
 	sqlKeysPage     = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC LIMIT ?4`
 	sqlKeysOfMember = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND revoked_at IS NULL ORDER BY created_at, id`
+	sqlPersonalKeys = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND kind = 'personal' AND revoked_at IS NULL ORDER BY created_at DESC, id DESC`
+	sqlKeysRevoked  = `SELECT workspace_id, id, revoked_at, revoked_by FROM keys WHERE revoked_at IS NOT NULL ORDER BY revoked_at, id`
 	sqlKeyAdd       = `INSERT INTO keys (` + keyCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)`
 	sqlKeySet       = `UPDATE keys SET user_id = ?2, name = ?3, scope = ?4, permissions = ?5, restrictions = ?6, expires_at = ?7, revoked_at = ?8, revoked_by = ?9, rev = ?10 WHERE id = ?1`
 	sqlKeyTouch     = `UPDATE keys SET rev = rev WHERE id = ?1`
 
-	sqlSecretsOfKeys = `SELECT ` + secretRead + ` FROM secrets WHERE key_id IN @list(?1) ORDER BY key_id, seq DESC`
-	sqlSecretTaken   = `SELECT count(*) FROM secrets WHERE digits = ?1`
-	sqlSecretAdd     = `INSERT INTO secrets (` + secretCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`
-	sqlSecretState   = `UPDATE secrets SET state = ?2, ends_at = ?3 WHERE digits = ?1`
-	sqlSecretEpochs  = `SELECT epoch, count(*) FROM secrets WHERE state <> 'ended' GROUP BY epoch ORDER BY epoch`
+	sqlSecretsOfKeys  = `SELECT ` + secretRead + ` FROM secrets WHERE key_id IN @list(?1) ORDER BY key_id, seq DESC`
+	sqlSecretByDigits = `SELECT ` + secretRead + ` FROM secrets WHERE digits = ?1`
+	sqlSecretTaken    = `SELECT count(*) FROM secrets WHERE digits = ?1`
+	sqlSecretAdd      = `INSERT INTO secrets (` + secretCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`
+	sqlSecretState    = `UPDATE secrets SET state = ?2, ends_at = ?3 WHERE digits = ?1`
+	sqlSecretEpochs   = `SELECT s.epoch, count(*) FROM secrets s JOIN keys k ON k.id = s.key_id WHERE s.state <> 'ended' AND k.revoked_at IS NULL GROUP BY s.epoch ORDER BY s.epoch`
 )
 
 // What keys did, written for many keys at a time.
@@ -90,6 +93,8 @@ const (
 	sqlAuditOwners = `SELECT DISTINCT workspace_id FROM audit ORDER BY workspace_id`
 	sqlAuditChain  = `SELECT seq, at, key_id, operation, object_id, result, body, epoch, hash FROM audit WHERE workspace_id = ?1 ORDER BY seq`
 	sqlAuditPage   = `SELECT body FROM audit WHERE workspace_id = ?1 AND seq < ?2 AND (?3 = '' OR key_id = ?3) AND (?4 = '' OR operation = ?4) AND (?5 = '' OR object_id = ?5)
+		AND at >= ?6 ORDER BY seq DESC LIMIT ?7`
+	sqlAuditPageOfKey = `SELECT body FROM audit WHERE workspace_id = ?1 AND seq < ?2 AND key_id = ?3 AND (?4 = '' OR operation = ?4) AND (?5 = '' OR object_id = ?5)
 		AND at >= ?6 ORDER BY seq DESC LIMIT ?7`
 )
 

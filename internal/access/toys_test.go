@@ -165,7 +165,7 @@ func (y *toys) operations(w *world) []*op.Operation {
 			none0),
 		op.Define(op.Spec{Name: "cue.panic", Route: "POST /v1/cues/panic", Needs: "cues:read", Effect: op.Read, Narrow: op.ByObject, May: "panic", Doc: "Panic with all it has"},
 			none(func(ctx context.Context, c *Caller) error {
-				panic(fmt.Sprintf("%v %+v %#v %v", c, *c, c, op.CallOf(ctx).Caller))
+				panic(fmt.Sprintf("%v %+v %#v", c, op.CallOf(ctx), c.grant))
 			})),
 	}
 }

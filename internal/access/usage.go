@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"unstuck/internal/db"
@@ -22,205 +23,363 @@ type LastUsed struct {
 	Code      string `json:"code" doc:"empty when the call succeeded, else the code of its refusal or failure"`
 }
 
-type lastUse struct {
+// use is one authenticated call.
+type use struct {
+	key                         *key
 	at                          int64
+	digits                      uint32
+	class                       class
 	operation, via, agent, code string
-	address                     netip.Addr
+	address                     netip.Addr // invalid: a local socket
 }
 
-func (l lastUse) show() LastUsed {
-	return LastUsed{l.operation, l.via, addrText(l.address), l.agent, l.code}
+func (u use) show() LastUsed {
+	return LastUsed{u.operation, u.via, addrText(u.address), u.agent, u.code}
 }
 
-// otherAddr stands for the addresses beyond those that are told apart.
-var otherAddr = netip.IPv6Unspecified()
+// class is how a call ended, as far as activity tells it.
+type class uint8
 
-func activityAddr(a netip.Addr) string {
-	if a == otherAddr {
-		return "other"
-	}
-	return addrText(a)
-}
+const (
+	classOK class = iota
+	classRefused
+	classFailed
+)
 
-// usage gathers last uses and activity in memory. It is written to the database every few seconds and at an orderly stop; a crash
-// loses at most those seconds. What is read joins both.
+func (c class) String() string { return [...]string{"ok", "refused", "failed"}[c] }
+
+// usage gathers last uses and activity in memory. They are written to the database every few seconds and at an orderly stop; a
+// crash loses at most those seconds. What is read joins both.
 type usage struct {
 	mu     sync.Mutex
-	last   map[uint32]lastUse // by digits
-	counts map[activityKey]int64
-	days   map[dayKey]map[netip.Addr]bool // addresses seen by a key in a day
-	rehash map[uint32]rehashed
-	flush  sync.Mutex // one flush at a time
+	fresh  []use              // in the order of the calls, not yet folded into the maps
+	last   map[uint32]use     // by digits; not yet written, or newer than what was
+	counts map[activity]int64 // not yet written
+	hashes map[uint32]rehashed
+
+	flush sync.Mutex              // one at a time; it guards what follows
+	day   int64                   // when a flush last ran
+	seen  map[keyDay][]netip.Addr // from where a key was used on a day; what is older than a day is forgotten
 }
 
-type activityKey struct {
-	key              *key
-	hour             int64
-	operation, class string
-	address          netip.Addr // invalid: a local socket
+// activity is what calls are counted by.
+type activity struct {
+	key       *key
+	hour      int64
+	operation string
+	class     class
+	address   netip.Addr
 }
 
-type dayKey struct {
+// keyDay is a key on a day, whose addresses are told apart up to a number.
+type keyDay struct {
 	key *key
 	day int64
 }
 
+// rehashed is the hash of a secret under a newer server secret.
 type rehashed struct {
 	hash  [32]byte
 	epoch uint16
 }
 
 const (
-	hourUS      = 3_600_000_000
-	addressMost = 64                       // addresses told apart per key and day; the rest count as 'other'
-	activityFor = 400 * 24 * int64(hourUS) // how long activity is kept
-	maxAgent    = 200
+	hourUS      = 60 * minuteUS
+	dayUS       = 24 * hourUS
+	foldAt      = 512         // calls that wait to be folded
+	flushMost   = 1000        // rows in one transaction, so that other writers get their turn
+	addressMost = 64          // addresses told apart per key and day; the rest count as 'other'
+	activityFor = 400 * dayUS // how long activity is kept
+	maxAgent    = 200         // bytes of a user agent
 )
 
-// note counts one authenticated call.
-func (u *usage) note(c *Caller, call *op.Call, err *op.Error) {
-	now := c.a.now()
-	class, code := "ok", ""
-	if err != nil {
-		code, class = err.Code.Name, "failed"
-		if err.Code == InsufficientScope || err.Code == KeyRestricted || err.Code == RateLimitExceeded {
-			class = "refused"
-		}
-	}
-	via := call.Via
-	if call.Client != "" {
-		via = call.Client
-	}
-	agent := call.UserAgent
-	if len(agent) > maxAgent {
-		agent = agent[:maxAgent]
-	}
-	address := c.addr
+// note takes in one authenticated call. It only puts it down: what is to be counted is counted later, for many calls at a time.
+func (u *usage) note(x use) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.init()
-	if held := u.last[c.grant.digits]; now >= held.at {
-		u.last[c.grant.digits] = lastUse{now, call.Name, via, agent, code, address}
+	if u.fresh == nil {
+		u.fresh = make([]use, 0, foldAt)
 	}
-	day := dayKey{c.grant.key, now / (24 * hourUS)}
-	seen := u.days[day]
-	switch {
-	case seen == nil:
-		u.days[day] = map[netip.Addr]bool{address: true}
-	case !seen[address] && len(seen) >= addressMost:
-		address = otherAddr
-	default:
-		seen[address] = true
+	if u.fresh = append(u.fresh, x); len(u.fresh) == foldAt {
+		u.fold()
 	}
-	u.counts[activityKey{c.grant.key, now / hourUS, call.Name, class, address}]++
 }
 
-func (u *usage) init() {
-	if u.last == nil {
-		u.last, u.counts, u.days, u.rehash = map[uint32]lastUse{}, map[activityKey]int64{}, map[dayKey]map[netip.Addr]bool{}, map[uint32]rehashed{}
+// useOf is a call of a key as it is noted.
+func (c *Caller) useOf(call *op.Call, err *op.Error) use {
+	x := use{
+		key: c.grant.key, at: c.a.now(), digits: c.grant.digits, operation: call.Name, via: doorOf(call),
+		agent: call.UserAgent[:min(maxAgent, len(call.UserAgent))], address: c.addr,
 	}
+	if err != nil {
+		x.code, x.class = err.Code.Name, classFailed
+		if isRefusal(err.Code) || err.Code == RateLimitExceeded {
+			x.class = classRefused
+		}
+	}
+	return x
+}
+
+// doorOf is how a call came, as people are told: what the caller says it is, or the door.
+func doorOf(call *op.Call) string {
+	if call.Client != "" {
+		return call.Client
+	}
+	return call.Via
+}
+
+// fold counts the calls that were put down. The lock is held.
+func (u *usage) fold() {
+	if u.last == nil {
+		u.last, u.counts = map[uint32]use{}, map[activity]int64{}
+	}
+	for _, x := range u.fresh {
+		if x.at >= u.last[x.digits].at {
+			u.last[x.digits] = x
+		}
+		u.counts[activity{x.key, x.at / hourUS, x.operation, x.class, x.address}]++
+	}
+	clear(u.fresh)
+	u.fresh = u.fresh[:0]
+}
+
+// lastOf is the last use of a secret that is not yet in the database.
+func (u *usage) lastOf(digits string) (use, bool) {
+	n, _ := parseDigits(digits)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.fold()
+	x, ok := u.last[n]
+	return x, ok
+}
+
+// lastUse is the last use of a secret: the later of what the database and memory know.
+func (a *Access) lastUse(s secretRow) (*op.Time, *LastUsed, error) {
+	if x, ok := a.usage.lastOf(s.digits); ok && x.at >= s.lastUse {
+		t, l := op.Time(x.at), x.show()
+		return &t, &l, nil
+	}
+	if s.lastUse == 0 {
+		return nil, nil, nil
+	}
+	t, l := op.Time(s.lastUse), &LastUsed{}
+	if err := json.Unmarshal([]byte(s.lastUsed), l); err != nil {
+		return nil, nil, fmt.Errorf("read the last use of a secret: %w", err)
+	}
+	return &t, l, nil
 }
 
 // rehash hashes a secret under the newest server secret: in memory now, in the database with the next flush.
-func (a *Access) rehash(s Secret, sec *secret) {
+func (a *Access) rehash(s Secret) {
 	e := a.sealer.current()
-	r := rehashed{epoch: e.number}
-	e.hash(s, &r.hash)
-	a.table.mu.Lock()
-	sec.hash, sec.epoch = r.hash, r.epoch
-	a.table.mu.Unlock()
+	r := rehashed{e.hash(s), e.number}
+	a.table.rehash(s.digits(), r.hash, r.epoch)
 	a.usage.mu.Lock()
 	defer a.usage.mu.Unlock()
-	a.usage.init()
-	a.usage.rehash[sec.digits] = r
+	if a.usage.hashes == nil {
+		a.usage.hashes = map[uint32]rehashed{}
+	}
+	a.usage.hashes[s.digits()] = r
 }
 
-// lastUseOf is the last use of a secret: the later of what the database and memory know.
-func (a *Access) lastUseOf(s secretRow) (*op.Time, *LastUsed) {
-	digits, _ := parseDigits(s.digits)
-	a.usage.mu.Lock()
-	held, ok := a.usage.last[digits]
-	a.usage.mu.Unlock()
-	if ok && (s.lastUse == nil || held.at >= *s.lastUse) {
-		t := op.Time(held.at)
-		l := held.show()
-		return &t, &l
-	}
-	if s.lastUse == nil {
-		return nil, nil
-	}
-	t, l := op.Time(*s.lastUse), &LastUsed{}
-	if err := json.Unmarshal([]byte(s.lastUsed), l); err != nil {
-		return &t, nil
-	}
-	return &t, l
-}
-
-// Flush writes what was gathered. On failure it is gathered again, so that nothing is lost.
+// Flush writes what was gathered. What could not be written is gathered again, so that nothing is lost.
 func (a *Access) Flush(ctx context.Context) error {
 	u := &a.usage
 	u.flush.Lock()
 	defer u.flush.Unlock()
+	u.forgetDays(a.now() / dayUS)
 	u.mu.Lock()
-	last, counts, hashes := maps.Clone(u.last), u.counts, u.rehash
-	u.counts, u.rehash = map[activityKey]int64{}, map[uint32]rehashed{}
-	u.forgetDays(a.now())
+	u.fold()
+	last, counts, hashes := maps.Clone(u.last), u.counts, u.hashes
+	u.counts, u.hashes = map[activity]int64{}, nil
 	u.mu.Unlock()
-	if len(last)+len(counts)+len(hashes) == 0 {
-		return nil
+	if err := a.write(ctx, last, counts, hashes); err != nil {
+		u.takeBack(counts, hashes)
+		return fmt.Errorf("write what keys did: %w", err)
 	}
-	written := map[uint32]int64{}
-	err := a.DB.Update(ctx, func(tx *db.Tx) error { return u.write(tx, last, counts, hashes, written) })
+	return nil
+}
+
+// takeBack gathers again what was not written.
+func (u *usage) takeBack(counts map[activity]int64, hashes map[uint32]rehashed) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.init()
-	if err != nil {
-		for k, n := range counts {
-			u.counts[k] += n
+	for k, n := range counts {
+		u.counts[k] += n
+	}
+	newer := u.hashes
+	if u.hashes = hashes; hashes == nil {
+		u.hashes = newer
+		return
+	}
+	maps.Copy(u.hashes, newer)
+}
+
+// write stores last uses, counts and hashes, some at a time; what was written is taken out of the maps.
+func (a *Access) write(ctx context.Context, last map[uint32]use, counts map[activity]int64, hashes map[uint32]rehashed) error {
+	for batch := range slices.Chunk(slices.Collect(maps.Values(last)), flushMost) {
+		if err := a.DB.Update(ctx, func(tx *db.Tx) error { return writeLast(tx, batch) }); err != nil {
+			return err
 		}
+		a.usage.written(batch)
+	}
+	for batch := range slices.Chunk(slices.Collect(maps.Keys(counts)), flushMost) {
+		if err := a.usage.rememberAddresses(ctx, a.DB, batch); err != nil {
+			return err
+		}
+		rows := a.usage.rows(batch, counts)
+		if err := a.DB.Update(ctx, rows.write); err != nil {
+			return err
+		}
+		for _, k := range batch {
+			delete(counts, k)
+		}
+	}
+	if len(hashes) == 0 {
+		return nil
+	}
+	return a.DB.Update(ctx, func(tx *db.Tx) error {
 		for d, h := range hashes {
-			if _, newer := u.rehash[d]; !newer {
-				u.rehash[d] = h
+			if _, err := tx.Exec(sqlSecretsRehash, digitString(d), h.hash[:], int64(h.epoch)); err != nil {
+				return err
 			}
 		}
-		return fmt.Errorf("write last uses: %w", err)
+		return nil
+	})
+}
+
+func writeLast(tx *db.Tx, batch []use) error {
+	var digits, what []string
+	var at []int64
+	for _, x := range batch {
+		digits, at, what = append(digits, digitString(x.digits)), append(at, x.at), append(what, string(op.Marshal(x.show())))
 	}
-	for d, at := range written {
-		if u.last[d].at == at {
-			delete(u.last, d)
+	_, err := tx.Exec(sqlSecretsUsed, digits, at, what)
+	return err
+}
+
+// written forgets last uses that are in the database, unless the secret was used again.
+func (u *usage) written(batch []use) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, x := range batch {
+		if u.last[x.digits].at == x.at {
+			delete(u.last, x.digits)
+		}
+	}
+}
+
+// forgetDays drops the addresses of days gone by.
+func (u *usage) forgetDays(today int64) {
+	if u.day != today {
+		maps.DeleteFunc(u.seen, func(k keyDay, _ []netip.Addr) bool { return k.day < today-1 })
+		u.day = today
+	}
+}
+
+// rememberAddresses makes known from which addresses keys were used on the days that are to be written. The database is asked once
+// for each key and day.
+func (u *usage) rememberAddresses(ctx context.Context, d *db.DB, batch []activity) error {
+	ask := map[int64]map[string]*key{} // by day and id
+	for _, x := range batch {
+		day := x.day()
+		if _, known := u.seen[day]; known {
+			continue
+		}
+		if ask[day.day] == nil {
+			ask[day.day] = map[string]*key{}
+		}
+		ask[day.day][x.key.id()] = x.key
+	}
+	for day, keys := range ask {
+		if err := u.readAddresses(ctx, d, day, keys); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// forgetDays drops the address sets of days gone by. The lock is held.
-func (u *usage) forgetDays(now int64) {
-	for d := range u.days {
-		if d.day < now/(24*hourUS) {
-			delete(u.days, d)
-		}
-	}
-}
-
-func (u *usage) write(tx *db.Tx, last map[uint32]lastUse, counts map[activityKey]int64, hashes map[uint32]rehashed, written map[uint32]int64) error {
-	clear(written)
-	for d, l := range last {
-		if _, err := tx.Exec(sqlSecretUsed, digitString(d), l.at, string(op.Marshal(l.show()))); err != nil {
+func (u *usage) readAddresses(ctx context.Context, d *db.DB, day int64, keys map[string]*key) error {
+	found := map[keyDay][]netip.Addr{}
+	err := d.View(ctx, func(tx *db.Tx) error {
+		from := day * dayUS / hourUS
+		return each(tx, sqlActivitySeen, []any{slices.Collect(maps.Keys(keys)), from, from + dayUS/hourUS}, func(r *sql.Rows) error {
+			var id, text string
+			err := r.Scan(&id, &text)
+			address, _ := netip.ParseAddr(text) // the zero address for a local socket and for "other"
+			at := keyDay{keys[id], day}
+			found[at] = append(found[at], address)
 			return err
-		}
-		written[d] = l.at
+		})
+	})
+	if err != nil {
+		return err
 	}
-	for k, n := range counts {
-		if _, err := tx.Exec(sqlActivityAdd, k.key.id(), k.hour, k.operation, activityAddr(k.address), k.class, n); err != nil {
-			return err
-		}
+	if u.seen == nil {
+		u.seen = map[keyDay][]netip.Addr{}
 	}
-	for d, h := range hashes {
-		if _, err := tx.Exec(sqlSecretRehash, digitString(d), h.hash[:], int64(h.epoch)); err != nil {
-			return err
-		}
+	for _, k := range keys {
+		u.seen[keyDay{k, day}] = found[keyDay{k, day}]
 	}
 	return nil
+}
+
+func (x activity) day() keyDay { return keyDay{x.key, x.hour * hourUS / dayUS} }
+
+// otherAddress stands in the database for the addresses beyond those that are told apart.
+const otherAddress = "other"
+
+// addressOf is how the address of a call is written down.
+func (u *usage) addressOf(x activity) string {
+	switch seen := u.seen[x.day()]; {
+	case slices.Contains(seen, x.address):
+	case len(seen) >= addressMost:
+		return otherAddress
+	default:
+		u.seen[x.day()] = append(seen, x.address)
+	}
+	return addrText(x.address)
+}
+
+// activityRows are counts as columns.
+type activityRows struct {
+	keys, operations, addresses, classes []string
+	hours, counts                        []int64
+}
+
+func (u *usage) rows(batch []activity, counts map[activity]int64) activityRows {
+	type place struct {
+		key                       *key
+		hour                      int64
+		operation, address, class string
+	}
+	sums := map[place]int64{} // several addresses may be 'other'
+	for _, x := range batch {
+		sums[place{x.key, x.hour, x.operation, u.addressOf(x), x.class.String()}] += counts[x]
+	}
+	var r activityRows
+	for p, n := range sums {
+		r.keys, r.operations, r.addresses, r.classes = append(r.keys, p.key.id()), append(r.operations, p.operation), append(r.addresses, p.address), append(r.classes, p.class)
+		r.hours, r.counts = append(r.hours, p.hour), append(r.counts, n)
+	}
+	return r
+}
+
+func (r activityRows) write(tx *db.Tx) error {
+	_, err := tx.Exec(sqlActivityAdd, r.keys, r.hours, r.operations, r.addresses, r.classes, r.counts)
+	return err
+}
+
+// forgetActivity deletes what is too old. Keys are looked through by the beginning of their id, one beginning a minute, all of them
+// within a day: a delete by hour alone would read the whole table.
+func (a *Access) forgetActivity(ctx context.Context) error {
+	now := a.now()
+	first := now / minuteUS % int64(len(idLetters)*len(idLetters))
+	from := keyPrefix + string(idLetters[first/int64(len(idLetters))]) + string(idLetters[first%int64(len(idLetters))])
+	return a.DB.Update(ctx, func(tx *db.Tx) error {
+		_, err := tx.Exec(sqlActivityEnd, from, from+"~", (now-activityFor)/hourUS)
+		return err
+	})
 }
 
 // ActivityRow is how often a key called an operation from an address in one hour, and how that ended.
@@ -232,17 +391,34 @@ type ActivityRow struct {
 	Count     int64   `json:"count"`
 }
 
-func readActivity(tx *db.Tx, key string, since int64) ([]ActivityRow, error) {
-	out := []ActivityRow{}
-	err := each(tx, sqlActivityOfKey, []any{key, since / hourUS}, func(r *sql.Rows) error {
-		var row ActivityRow
-		var hour int64
-		if err := r.Scan(&hour, &row.Operation, &row.IP, &row.Result, &row.Count); err != nil {
+// Activity is what a key did, by hour.
+type Activity struct {
+	Rows []ActivityRow `json:"activity"`
+}
+
+type keyActivity struct {
+	ID    string          `json:"id" doc:"id of the key"`
+	Since op.Opt[op.Time] `json:"since" doc:"only from this moment on; default 30 days ago"`
+}
+
+func (a *Access) activityOfKey(ctx context.Context, in keyActivity) (Activity, error) {
+	out := Activity{Rows: []ActivityRow{}}
+	if err := a.Flush(ctx); err != nil { // so that the answer is right to the second
+		return out, err
+	}
+	since := int64(in.Since.Or(op.Time(a.now() - 30*dayUS)))
+	err := a.DB.View(ctx, func(tx *db.Tx) error {
+		if _, err := findKey(tx, From(ctx), in.ID); err != nil {
 			return err
 		}
-		row.Hour = op.Time(hour * hourUS)
-		out = append(out, row)
-		return nil
+		return each(tx, sqlActivityOfKey, []any{in.ID, since / hourUS}, func(r *sql.Rows) error {
+			var row ActivityRow
+			var hour int64
+			err := r.Scan(&hour, &row.Operation, &row.IP, &row.Result, &row.Count)
+			row.Hour = op.Time(hour * hourUS)
+			out.Rows = append(out.Rows, row)
+			return err
+		})
 	})
 	return out, err
 }

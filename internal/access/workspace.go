@@ -2,9 +2,7 @@ package access
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -14,12 +12,21 @@ import (
 	"unstuck/internal/op"
 )
 
+// Codes of the operations on workspaces.
+var (
+	WorkspaceNotFound = op.Code{Status: 404, Name: "workspace_not_found", Doc: "There is no such workspace, or you are not a member of it."}
+	SelfHostedOnly    = op.Code{Status: 403, Name: "self_hosted_only", Doc: "Workspaces are made from a workspace on the plan self-hosted. Ask whoever runs the server."}
+	DuplicateSlug     = op.Code{Status: 409, Name: "duplicate_slug", Doc: "Another workspace has this slug. Choose another."}
+)
+
+const planSelfHosted = "self-hosted"
+
 // plans are what workspaces may be put on. 0 calls a minute means no limit.
-var plans = []Plan{
+var plans = [...]Plan{
 	{"free", 10, 300, 60},
 	{"pro", 100, 5_000, 200},
 	{"scale", 500, 50_000, 500},
-	{"self-hosted", noCap, noCap, 6_000},
+	{planSelfHosted, noCap, noCap, 6_000},
 }
 
 func planOf(name string) (Plan, bool) {
@@ -48,22 +55,6 @@ func (w workspaceRow) show() Workspace {
 	return Workspace{w.id, w.name, w.slug, w.plan, w.cueLimit, w.executionLimit, w.rateLimit, op.Time(w.created), op.Time(w.updated)}
 }
 
-func workspaceIDs(tx *db.Tx) ([]string, error) {
-	var out []string
-	err := each(tx, sqlWorkspaceIDs, nil, func(r *sql.Rows) error {
-		var id string
-		err := r.Scan(&id)
-		out = append(out, id)
-		return err
-	})
-	return out, err
-}
-
-func readWorkspace(tx *db.Tx, id string) (workspaceRow, error) {
-	w := workspaceRow{}
-	return w, w.scan(tx.Row(sqlWorkspaceByID, id))
-}
-
 func (a *Access) getWorkspace(ctx context.Context, _ struct{}) (out Workspace, err error) {
 	err = a.DB.View(ctx, func(tx *db.Tx) error {
 		w, err := readWorkspace(tx, From(ctx).Workspace())
@@ -86,7 +77,7 @@ func (a *Access) listWorkspaces(ctx context.Context, _ struct{}) (out Workspaces
 		if err != nil {
 			return err
 		}
-		if me.kind != "personal" { // an integration key is of one workspace
+		if me.kind != personal.String() { // an integration key is of one workspace
 			w, err := readWorkspace(tx, c.Workspace())
 			out.Workspaces = append(out.Workspaces, w.show())
 			return err
@@ -109,77 +100,79 @@ type workspaceCreate struct {
 // NewWorkspace is a workspace with a personal key of its first admin, shown this once.
 type NewWorkspace struct {
 	Workspace
-	Secret string `json:"key" doc:"a personal key of yours in the new workspace, shown this once"`
+	Secret SecretText `json:"key" doc:"a personal key of yours in the new workspace, shown this once"`
 }
 
 func (a *Access) createWorkspace(ctx context.Context, in workspaceCreate) (out NewWorkspace, err error) {
 	c := From(ctx)
-	err = a.DB.Update(ctx, func(tx *db.Tx) error {
-		r, err := a.callerRights(tx, c)
+	err = a.update(ctx, func(tx *db.Tx) error {
+		r := a.reader(tx)
+		caller, err := r.callerRights(c)
 		if err != nil {
 			return err
 		}
-		if r.restricted {
-			return a.restrictedMaker(c, "make a workspace")
+		if err := c.wants(caller, 0, "make a workspace"); err != nil {
+			return err
 		}
-		plan, _ := planOf("self-hosted")
-		made, err := a.found(tx, in.Name, in.Slug.Val, plan, r.user)
+		mine, err := a.Plan(tx, c.Workspace())
 		if err != nil {
 			return err
 		}
-		out = NewWorkspace{made.workspace.show(), made.key.Secret}
-		return Record(tx, Event{Object: "workspace", ID: made.workspace.id, Name: in.Name, Detail: map[string]any{"key": made.key.Redacted}})
+		if mine.Name != planSelfHosted {
+			return SelfHostedOnly.Msg("A workspace on the plan %s cannot make others.", mine.Name)
+		}
+		plan, _ := planOf(planSelfHosted)
+		w, err := a.found(tx, in.Name, in.Slug.Val, plan, caller.key.user)
+		if err != nil {
+			return err
+		}
+		key, err := r.insert(a.personalRow(w.id, caller.key.user, "first key"))
+		if err != nil {
+			return err
+		}
+		out = NewWorkspace{w.show(), SecretText(key.Secret)}
+		e := Event{Object: "workspace", ID: w.id, Name: w.name, Detail: map[string]any{"key": SecretText(key.Secret).String()}}
+		return errors.Join(Record(tx, e), c.record(tx, w.id, e)) // the new one's log begins with who made it
 	})
 	return out, err
 }
 
-type founded struct {
-	workspace workspaceRow
-	key       NewKey
+// found makes a workspace with its first admin, as yet without a key.
+func (a *Access) found(tx *db.Tx, name, slug string, plan Plan, admin string) (workspaceRow, error) {
+	slug, err := freeSlug(tx, name, slug)
+	if err != nil {
+		return workspaceRow{}, err
+	}
+	now := a.now()
+	w := workspaceRow{
+		id: newID("ws_"), name: name, slug: slug, plan: plan.Name, cueLimit: plan.CueLimit, executionLimit: plan.ExecutionLimit, rateLimit: plan.RatePerMinute,
+		webhookSecret: a.sealer.seal(newWebhookSecret()), alertSecret: a.sealer.seal(newAlertSecret()), rev: 1, created: now, updated: now,
+	}
+	if err := addWorkspace(tx, w); err != nil {
+		return w, err
+	}
+	return w, addMembership(tx, memberRow{w.id, admin, RoleAdmin, 1, now})
 }
 
-// found makes a workspace with its first admin and that admin's personal key.
-func (a *Access) found(tx *db.Tx, name, slug string, plan Plan, user string) (founded, error) {
-	f := founded{}
-	explicit := slug != ""
-	if !explicit {
+// freeSlug is a slug that no other workspace has: the one asked for, or one made from the name.
+func freeSlug(tx *db.Tx, name, asked string) (string, error) {
+	slug := asked
+	if asked == "" {
 		slug = slugOf(name)
 	}
 	for {
 		var other string
 		err := tx.Row(sqlWorkspaceOfSlug, slug).Scan(&other)
-		if errors.Is(err, sql.ErrNoRows) {
-			break
-		}
-		if err != nil {
-			return f, fmt.Errorf("look for a slug: %w", err)
-		}
-		if explicit {
-			return f, DuplicateSlug.Msg("Another workspace has the slug %s.", slug)
+		switch {
+		case isNone(err):
+			return slug, nil
+		case err != nil:
+			return "", fmt.Errorf("look for a slug: %w", err)
+		case asked != "":
+			return "", DuplicateSlug.Msg("Another workspace has the slug %s.", slug)
 		}
 		slug = slugOf(name) + "-" + randomHex(2)
 	}
-	w := workspaceRow{
-		id: newID("ws_"), name: name, slug: slug, plan: plan.Name, cueLimit: plan.CueLimit, executionLimit: plan.ExecutionLimit, rateLimit: plan.RatePerMinute,
-		webhookSecret: a.sealer.seal("whsec_" + randomHex(32)), alertSecret: a.sealer.seal(randomHex(32)), rev: 1, created: a.now(), updated: a.now(),
-	}
-	_, err := tx.Exec(sqlWorkspaceAdd, w.id, w.name, w.slug, w.plan, w.cueLimit, w.executionLimit, w.rateLimit, w.alertURL, w.webhookSecret, w.alertSecret, w.rev, w.created, w.updated)
-	if err != nil {
-		return f, fmt.Errorf("write a workspace: %w", err)
-	}
-	tx.AfterCommit(func() { a.publish(func(t *table) error { t.putWorkspace(w); return nil }) })
-	if err := a.insertMember(tx, memberRow{w.id, user, RoleAdmin, 1}); err != nil {
-		return f, err
-	}
-	f.workspace = w
-	f.key, err = a.writeKey(tx, a.personalRow(w.id, user, "first key"))
-	return f, err
-}
-
-func randomHex(bytes int) string {
-	b := make([]byte, bytes)
-	rand.Read(b)
-	return hex.EncodeToString(b)
 }
 
 var notSlug = regexp.MustCompile(`[^a-z0-9]+`)
@@ -203,37 +196,27 @@ type workspaceUpdate struct {
 
 func (a *Access) updateWorkspace(ctx context.Context, in workspaceUpdate) (out Workspace, err error) {
 	c := From(ctx)
-	err = a.DB.Update(ctx, func(tx *db.Tx) error {
+	err = a.update(ctx, func(tx *db.Tx) error {
 		w, err := readWorkspace(tx, c.Workspace())
 		if err != nil {
 			return err
 		}
-		if in.RateLimit.Set && w.plan != "self-hosted" {
+		if in.RateLimit.Set && w.plan != planSelfHosted {
 			return op.Invalid("body.rate_limit_per_minute", "The plan %s sets it", w.plan)
 		}
 		was := w.show()
 		w.name, w.slug, w.rateLimit = in.Name.Or(w.name), in.Slug.Or(w.slug), in.RateLimit.Or(w.rateLimit)
-		if err := a.storeWorkspace(tx, &w); err != nil {
+		if out = w.show(); out == was {
+			Unchanged(tx)
+			return nil
+		}
+		if err := a.setWorkspace(tx, &w); err != nil {
 			return err
 		}
 		out = w.show()
 		return Record(tx, Event{Object: "workspace", ID: w.id, Name: w.name, Detail: change{was, out}})
 	})
 	return out, err
-}
-
-func (a *Access) storeWorkspace(tx *db.Tx, w *workspaceRow) error {
-	w.rev, w.updated = w.rev+1, a.now()
-	_, err := tx.Exec(sqlWorkspaceSet, w.id, w.name, w.slug, w.plan, w.cueLimit, w.executionLimit, w.rateLimit, w.alertURL, w.webhookSecret, w.alertSecret, w.rev, w.updated)
-	if db.IsUnique(err) {
-		return DuplicateSlug.Msg("Another workspace has the slug %s.", w.slug)
-	}
-	if err != nil {
-		return fmt.Errorf("change a workspace: %w", err)
-	}
-	row := *w
-	tx.AfterCommit(func() { a.publish(func(t *table) error { t.putWorkspace(row); return nil }) })
-	return nil
 }
 
 // SetPlan puts a workspace, by id or slug, on a plan. It is what `unstuck workspaces set-plan` does on the server itself.
@@ -243,13 +226,13 @@ func (a *Access) SetPlan(ctx context.Context, workspace, plan string) (Workspace
 		return Workspace{}, op.Invalid("plan", "There is no plan %q; there are free, pro, scale and self-hosted", plan)
 	}
 	var out Workspace
-	err := a.DB.Update(ctx, func(tx *db.Tx) error {
+	err := a.update(ctx, func(tx *db.Tx) error {
 		id := workspace
-		if err := tx.Row(sqlWorkspaceOfSlug, workspace).Scan(&id); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		if err := tx.Row(sqlWorkspaceOfSlug, workspace).Scan(&id); err != nil && !isNone(err) {
 			return err
 		}
 		w, err := readWorkspace(tx, id)
-		if errors.Is(err, sql.ErrNoRows) {
+		if isNone(err) {
 			return WorkspaceNotFound.Msg("There is no workspace %s.", workspace)
 		}
 		if err != nil {
@@ -257,19 +240,11 @@ func (a *Access) SetPlan(ctx context.Context, workspace, plan string) (Workspace
 		}
 		was := w.plan
 		w.plan, w.cueLimit, w.executionLimit, w.rateLimit = p.Name, p.CueLimit, p.ExecutionLimit, p.RatePerMinute
-		if err := a.storeWorkspace(tx, &w); err != nil {
+		if err := a.setWorkspace(tx, &w); err != nil {
 			return err
 		}
 		out = w.show()
 		return a.append(tx, w.id, a.serverRow("workspace.set_plan", "workspace", w.id, w.name, change{was, plan}))
 	})
 	return out, err
-}
-
-// serverRow is an audit row of something that no key did: somebody at the server itself.
-func (a *Access) serverRow(operation, object, id, name string, detail any) AuditRow {
-	return AuditRow{
-		At: op.Time(a.now()), Who: AuditWho{Kind: "server", Parents: []string{}}, Operation: operation, Object: object, ObjectID: id, ObjectName: name,
-		Result: Done, Count: 1, Via: "local", Detail: op.Marshal(detail),
-	}
 }

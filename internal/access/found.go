@@ -1,0 +1,120 @@
+package access
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// DuplicateEmail refuses to sign somebody up twice.
+var DuplicateEmail = op.Code{Status: 409, Name: "duplicate_email", Doc: "Another person has this e-mail address."}
+
+type registerIn struct {
+	Email string `json:"email" format:"email" max:"254"`
+}
+
+// Registered is a new account with its key, shown this once.
+type Registered struct {
+	APIKey SecretText `json:"api_key"`
+	Email  string     `json:"email"`
+}
+
+// register signs a person up: a workspace, its admin, and that admin's personal key. Somebody who was added as a member of another
+// workspace has an account already.
+func (a *Access) register(ctx context.Context, in registerIn) (out Registered, err error) {
+	if !a.Register && !a.Dev {
+		return out, NotFound.Msg("Not found")
+	}
+	plan, _ := planOf(a.RegisterPlan) // which Open has checked
+	err = a.update(ctx, func(tx *db.Tx) error {
+		err := (&person{}).scan(tx.Row(sqlUserByEmail, foldEmail(in.Email)))
+		if err == nil {
+			return DuplicateEmail.Msg("Email already registered")
+		}
+		if !isNone(err) {
+			return err
+		}
+		who, err := a.personOf(tx, in.Email)
+		if err != nil {
+			return err
+		}
+		name, _, _ := strings.Cut(in.Email, "@")
+		w, err := a.found(tx, name, "", plan, who.ID)
+		if err != nil {
+			return err
+		}
+		key, err := a.reader(tx).insert(a.personalRow(w.id, who.ID, "first key"))
+		if err != nil {
+			return err
+		}
+		out = Registered{SecretText(key.Secret), who.Email}
+		row := a.serverRow("account.register", "workspace", w.id, w.name, map[string]any{"member": who.ID, "key": SecretText(key.Secret).String()})
+		call := op.CallOf(ctx)
+		row.IP, row.Via, row.RequestID = addrText(a.proxies.client(call.Peer, call.Forwarded)), doorOf(call), call.ID
+		return a.append(tx, w.id, row)
+	})
+	return out, err
+}
+
+// FirstRun makes a workspace, its admin and that admin's personal key when the database has none. made is false otherwise. Without
+// withKey everything but the key is made.
+func (a *Access) FirstRun(ctx context.Context, email string, withKey bool) (key NewKey, made bool, err error) {
+	err = a.update(ctx, func(tx *db.Tx) error {
+		key, made = NewKey{}, false
+		ids, err := workspaceIDs(tx)
+		if err != nil || len(ids) > 0 {
+			return err
+		}
+		who, err := a.personOf(tx, email)
+		if err != nil {
+			return err
+		}
+		plan, _ := planOf(planSelfHosted)
+		w, err := a.found(tx, "default", "default", plan, who.ID)
+		if err != nil {
+			return err
+		}
+		detail := map[string]any{"member": who.Email}
+		if withKey {
+			if key, err = a.reader(tx).insert(a.personalRow(w.id, who.ID, "first key")); err != nil {
+				return err
+			}
+			detail["key"] = SecretText(key.Secret).String()
+		}
+		made = true
+		return a.append(tx, w.id, a.serverRow("server.first_run", "workspace", w.id, w.name, detail))
+	})
+	return key, made, err
+}
+
+// LocalLogin makes a personal key of the server's first admin, for whoever may read the data directory. workspace is the slug of the
+// workspace that it is in.
+func (a *Access) LocalLogin(ctx context.Context, name string) (key NewKey, workspace string, err error) {
+	if name == "" {
+		name = "local login " + a.Now().UTC().Format(time.DateOnly)
+	}
+	err = a.update(ctx, func(tx *db.Tx) error {
+		var ws, user string
+		switch err := tx.Row(sqlAnyAdmin).Scan(&ws, &user); {
+		case isNone(err):
+			return fmt.Errorf("this server has no workspace yet; start it once with `unstuck serve`")
+		case err != nil:
+			return err
+		}
+		w, err := readWorkspace(tx, ws)
+		if err != nil {
+			return err
+		}
+		row := a.personalRow(ws, user, name)
+		if key, err = a.reader(tx).insert(row); err != nil {
+			return err
+		}
+		workspace = w.slug
+		return a.append(tx, ws, a.serverRow("auth.login_local", "key", row.id, row.name, map[string]any{"key": SecretText(key.Secret).String()}))
+	})
+	return key, workspace, err
+}

@@ -1,0 +1,319 @@
+package access
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// ErrRolledBack refuses to start on a database that is older than what this server once acknowledged: keys revoked since would
+// work again.
+var ErrRolledBack = errors.New("the database is behind the audit log that this server wrote down (audit.heads), so keys that were revoked since would work again; if you put an older copy there on purpose, use `unstuck restore`, or start once with --accept-rollback")
+
+// auditHead is the end of a chain.
+type auditHead struct {
+	Seq  int64   `json:"seq"`
+	Hash []byte  `json:"hash"`
+	At   op.Time `json:"at"`
+}
+
+func (h auditHead) same(other auditHead) bool {
+	return h.Seq == other.Seq && bytes.Equal(h.Hash, other.Hash)
+}
+
+// heads are the ends of all chains as this server committed them. A chain that ends before, or otherwise, was tampered with.
+type heads struct {
+	mu   sync.Mutex
+	ends map[string]auditHead // by workspace
+
+	file    sync.Mutex
+	written map[string]auditHead // as they are in the file
+}
+
+func (h *heads) note(workspace string, end auditHead) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if end.Seq > h.ends[workspace].Seq {
+		h.ends[workspace] = end
+	}
+}
+
+func (h *heads) snapshot() map[string]auditHead {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.ends)
+}
+
+func (a *Access) headsPath() string { return filepath.Join(a.Dir, "audit.heads") }
+
+func (a *Access) readHeads() (map[string]auditHead, error) {
+	out := map[string]auditHead{}
+	if a.Dir == "" {
+		return out, nil
+	}
+	b, err := os.ReadFile(a.headsPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return out, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &out)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", a.headsPath(), err)
+	}
+	return out, nil
+}
+
+// openHeads reads the ends of the chains. It refuses a database that is behind those that were written down, unless that is accepted:
+// then the chains say so from here on.
+func (a *Access) openHeads(ctx context.Context) error {
+	known, err := a.readHeads()
+	if err != nil {
+		return err
+	}
+	var behind []string
+	err = a.DB.View(ctx, func(tx *db.Tx) error {
+		if a.heads.ends, err = readEnds(tx); err != nil {
+			return err
+		}
+		behind, err = notIn(tx, known)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("check the ends of the audit log: %w", err)
+	}
+	a.heads.written = known
+	if len(behind) == 0 {
+		return nil
+	}
+	if !a.AcceptRollback {
+		return fmt.Errorf("%w: %s", ErrRolledBack, strings.Join(behind, ", "))
+	}
+	return a.acceptRollback(ctx, behind)
+}
+
+func readEnds(tx *db.Tx) (map[string]auditHead, error) {
+	ids, err := workspaceIDs(tx)
+	if err != nil {
+		return nil, err
+	}
+	ends := map[string]auditHead{}
+	for _, id := range ids {
+		end, err := readHead(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		if end.Seq > 0 {
+			ends[id] = end
+		}
+	}
+	return ends, nil
+}
+
+// notIn lists the workspaces whose chain does not hold the row that was written down.
+func notIn(tx *db.Tx, known map[string]auditHead) ([]string, error) {
+	var behind []string
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		var hash []byte
+		err := tx.Row(sqlAuditHashAt, id, known[id].Seq).Scan(&hash)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, err
+		}
+		if err != nil || !bytes.Equal(hash, known[id].Hash) {
+			behind = append(behind, fmt.Sprintf("%s at row %d", id, known[id].Seq))
+		}
+	}
+	return behind, nil
+}
+
+// acceptRollback notes in every chain that somebody put an older database there, and forgets the old ends.
+func (a *Access) acceptRollback(ctx context.Context, behind []string) error {
+	a.Log.Warn("accepted a database that is behind the audit log", "behind", behind)
+	err := a.DB.Update(ctx, func(tx *db.Tx) error {
+		ids, err := workspaceIDs(tx)
+		for _, id := range ids {
+			err = errors.Join(err, a.append(tx, id, a.serverRow("server.accept_rollback", "workspace", id, "", map[string]any{"behind": behind})))
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("note that a rollback was accepted: %w", err)
+	}
+	return a.WriteHeads(ctx)
+}
+
+// WriteHeads writes the end of every chain to <data dir>/audit.heads and to the log: a later database that is behind them was
+// rolled back.
+func (a *Access) WriteHeads(context.Context) error {
+	a.heads.file.Lock()
+	defer a.heads.file.Unlock()
+	ends := a.heads.snapshot()
+	if maps.EqualFunc(ends, a.heads.written, auditHead.same) {
+		return nil
+	}
+	for id, h := range ends {
+		if !h.same(a.heads.written[id]) {
+			a.Log.Info("audit head", "workspace", id, "seq", h.Seq, "hash", fmt.Sprintf("%x", h.Hash))
+		}
+	}
+	if a.Dir != "" {
+		if err := replaceFile(a.headsPath(), op.Marshal(ends)); err != nil {
+			return fmt.Errorf("write the ends of the audit log: %w", err)
+		}
+	}
+	a.heads.written = ends
+	return nil
+}
+
+// Chain is what a check of one workspace's audit log found.
+type Chain struct {
+	Workspace string `json:"workspace"`
+	Rows      int64  `json:"rows"`
+	OK        bool   `json:"ok"`
+	Problem   string `json:"problem" doc:"what does not fit, and where; empty when the chain is whole"`
+}
+
+func (c *Chain) fail(format string, args ...any) {
+	if c.OK {
+		c.OK, c.Problem = false, fmt.Sprintf(format, args...)
+	}
+}
+
+// CheckAudit walks the chains of all workspaces, or of one, and holds them against the ends that the server wrote down.
+func (a *Access) CheckAudit(ctx context.Context, only string) ([]Chain, error) {
+	known, err := a.readHeads()
+	if err != nil {
+		return nil, err
+	}
+	ends := a.heads.snapshot() // before the database is read, which may only be further
+	var out []Chain
+	err = a.DB.View(ctx, func(tx *db.Tx) error {
+		ids := []string{only}
+		if only == "" {
+			if ids, err = chained(tx, known, ends); err != nil {
+				return err
+			}
+		}
+		out = nil
+		for _, id := range ids {
+			c, err := a.checkChain(tx, id, known[id], ends[id])
+			if err != nil {
+				return fmt.Errorf("check the audit log of %s: %w", id, err)
+			}
+			out = append(out, c)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// chained lists every workspace that there is, or that has rows, or that should have some.
+func chained(tx *db.Tx, known ...map[string]auditHead) ([]string, error) {
+	ids, err := workspaceIDs(tx)
+	if err != nil {
+		return nil, err
+	}
+	var more []string
+	err = each(tx, sqlAuditOwners, nil, func(r *sql.Rows) error {
+		var id string
+		err := r.Scan(&id)
+		more = append(more, id)
+		return err
+	})
+	for _, k := range known {
+		more = append(more, slices.Sorted(maps.Keys(k))...)
+	}
+	for _, id := range more {
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
+
+// storedRow is a row of the audit log with the columns by which it is found.
+type storedRow struct {
+	seq, at, epoch                           int64
+	keyID, operation, objectID, result, body string
+	hash                                     []byte
+}
+
+func (s *storedRow) scan(r scanner) error {
+	return r.Scan(&s.seq, &s.at, &s.keyID, &s.operation, &s.objectID, &s.result, &s.body, &s.epoch, &s.hash)
+}
+
+// fits says whether the columns say what the body says.
+func (s *storedRow) fits() bool {
+	var row AuditRow
+	return json.Unmarshal([]byte(s.body), &row) == nil && row.Seq == s.seq && int64(row.At) == s.at && row.Who.KeyID == s.keyID &&
+		row.Operation == s.operation && row.ObjectID == s.objectID && row.Result == s.result
+}
+
+func (a *Access) checkChain(tx *db.Tx, workspace string, known ...auditHead) (Chain, error) {
+	c := Chain{Workspace: workspace, OK: true}
+	before := []byte(workspace)
+	err := each(tx, sqlAuditChain, []any{workspace}, func(r *sql.Rows) error {
+		var s storedRow
+		if err := s.scan(r); err != nil {
+			return err
+		}
+		c.Rows++
+		e := a.sealer.epoch(uint16(s.epoch))
+		switch {
+		case s.seq != c.Rows:
+			c.fail("row %d is missing", c.Rows)
+		case e == nil || int64(e.number) != s.epoch:
+			c.fail("row %d was written under server secret %d, which is not known here", s.seq, s.epoch)
+		case !hmac.Equal(e.link(before, s.body), s.hash):
+			c.fail("row %d, or the one before it, was changed", s.seq)
+		case !s.fits():
+			c.fail("the columns of row %d were changed", s.seq)
+		}
+		for _, k := range known {
+			if k.Seq == s.seq && !bytes.Equal(k.Hash, s.hash) {
+				c.fail("row %d is not the one that the server wrote down", s.seq)
+			}
+		}
+		before = s.hash
+		return nil
+	})
+	for _, k := range known {
+		if c.Rows < k.Seq {
+			c.fail("it ends at row %d, but the server wrote down row %d", c.Rows, k.Seq)
+		}
+	}
+	return c, err
+}
+
+// replaceFile replaces a file durably and at once; it can be read by its owner only.
+func replaceFile(path string, content []byte) error {
+	tmp, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(content)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,171 @@
+package access
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"unstuck/internal/op"
+)
+
+// ruling is what a key may do with an operation before any object is known. One function makes it, for calls and for whoever asks
+// what a key can do.
+type ruling struct {
+	members   bool       // only a member may, and this is an integration key
+	lacks     permSet    // permissions that are missing
+	obstacles []obstacle // restrictions that are not met
+	itself    bool       // only about the key itself
+	within    bool       // only within restrictions
+}
+
+func (r ruling) passes() bool { return !r.members && r.lacks == 0 && len(r.obstacles) == 0 }
+
+// obstacle is a restriction that is not met: whose, which, and what was brought.
+type obstacle struct {
+	by      *key
+	kind    string
+	brought string
+	entry   string // what the restriction would have to list besides; "" when it would have to be dropped
+	message string
+}
+
+// circumstances are what a call brings with it whatever it is about.
+type circumstances struct {
+	now  time.Time // UTC
+	addr netip.Addr
+	via  string
+}
+
+// rule is the ruling for an operation under circumstances; nil stands for any.
+func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
+	if o.Needs == op.Public {
+		return r
+	}
+	r.members = o.Members && g.key.kind != personal
+	r.lacks, r.itself = g.lacks(o.Needs)
+	for k := g.key; k != nil; k = k.parent {
+		if rules := k.rules.Load(); rules != nil {
+			r.obstacles = rules.unmet(r.obstacles, k, o.Name, o.Narrow, c)
+			r.within = r.within || o.Narrow != op.Always || !rules.cuesOnly()
+		}
+	}
+	return r
+}
+
+// lacks is what a grant lacks to meet a need. What it may do only to itself it lacks nothing for: the operation, which knows its
+// object, asks again.
+func (g grant) lacks(n op.Need) (lacks permSet, itself bool) {
+	p := n.Permission()
+	if p == "" || g.perms.has(p) {
+		return 0, false
+	}
+	if own, self := n.Self(); self && (own == "" || g.perms.has(own)) {
+		return 0, true
+	}
+	return bit(p), false
+}
+
+// cuesOnly says that nothing but cues is restricted.
+func (r *rules) cuesOnly() bool {
+	return r.IPs == nil && r.Via == nil && r.NotBefore == nil && r.RatePerMinute == 0 && r.WorkerIDs == nil
+}
+
+// unmet adds the restrictions that an operation does not meet, as far as they need no object.
+func (r *rules) unmet(out []obstacle, k *key, operation string, narrow op.Narrowing, c *circumstances) []obstacle {
+	if r.Cues != nil && narrow == op.Whole {
+		out = append(out, obstacle{k, "cues", operation, "", "This key may be used only for certain cues, and this is about the whole workspace."})
+	}
+	if c == nil {
+		return out
+	}
+	if r.NotBefore != nil && c.now.Before(r.NotBefore.Std()) {
+		out = append(out, obstacle{k, "not_before", op.TimeOf(c.now).String(), "", "This key may not be used yet; it is now " + c.now.Format("15:04:05 UTC on 2 Jan 2006") + "."})
+	}
+	if r.IPs != nil && !containsAddr(r.nets, c.addr) {
+		from, entry := addrText(c.addr), ""
+		if c.addr.IsValid() {
+			entry = netip.PrefixFrom(c.addr, c.addr.BitLen()).String()
+		}
+		out = append(out, obstacle{k, "ips", from, entry, "This key may be used only from certain addresses, and you came from " + from + "."})
+	}
+	if r.Via != nil && !slices.Contains(r.Via, c.via) {
+		entry := c.via
+		if entry != "rest" && entry != "mcp" {
+			entry = ""
+		}
+		out = append(out, obstacle{k, "via", c.via, entry, "This key may be used only through certain doors, and you came by " + c.via + "."})
+	}
+	return out
+}
+
+// addrText is an address as people read it.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return "a local socket"
+	}
+	return a.String()
+}
+
+func (k *key) seesCue(id, name string) bool {
+	for ; k != nil; k = k.parent {
+		if r := k.rules.Load(); r != nil && r.Cues != nil && !matchAny(r.Cues, id, name) {
+			return false
+		}
+	}
+	return true
+}
+
+// blindTo is which keys of the chain do not let a cue through; id may be "", and then the name is what the caller brought.
+func (k *key) blindTo(id, name, brought, message string) (out []obstacle) {
+	entry, err := checkPattern(brought)
+	if err != nil || patternOf(entry).Name != entry {
+		entry = "" // as a pattern it would mean something else
+	}
+	for x := range k.chain() {
+		if r := x.rules.Load(); r != nil && r.Cues != nil && !matchAny(r.Cues, id, name) {
+			out = append(out, obstacle{x, "cues", brought, entry, message})
+		}
+	}
+	return out
+}
+
+func (k *key) cueFilter() [][]Pattern {
+	var out [][]Pattern
+	for x := range k.chain() {
+		r := x.rules.Load()
+		if r == nil || r.Cues == nil {
+			continue
+		}
+		list := make([]Pattern, len(r.Cues))
+		for i, s := range r.Cues {
+			list[i] = patternOf(s)
+		}
+		out = append(out, list)
+	}
+	return out
+}
+
+// notWorker is which keys of the chain do not let a worker through.
+func (k *key) notWorker(id string) (out []obstacle) {
+	for ; k != nil; k = k.parent {
+		if r := k.rules.Load(); r != nil && r.WorkerIDs != nil && !slices.Contains(r.WorkerIDs, id) {
+			entry, err := checkWorkerID(id)
+			if err != nil {
+				entry = ""
+			}
+			out = append(out, obstacle{k, "worker_ids", id, entry, fmt.Sprintf("This key may be used only by certain workers, and you said you are %q.", id)})
+		}
+	}
+	return out
+}
+
+// restricted is every restriction along the chain, for what only a caller without any may do.
+func (k *key) restricted(operation, what string) (out []obstacle) {
+	for x := range k.chain() {
+		for _, kind := range x.rules.Load().present() {
+			out = append(out, obstacle{x, kind, operation, "", "This key is restricted, so it may not " + what + "."})
+		}
+	}
+	return out
+}

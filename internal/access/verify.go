@@ -1,0 +1,173 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
+)
+
+// keyVerify is the input of key.verify. Nothing of it is logged or sent back.
+type keyVerify struct {
+	Key        SecretText     `json:"key" doc:"the key that somebody presented to you"`
+	Permission string         `json:"permission" doc:"what it must be allowed to do, such as cues:fire"`
+	Cue        op.Opt[string] `json:"cue" doc:"id of the cue that it is about"`
+	IP         op.Opt[string] `json:"ip" doc:"the address that it came from; without it a key that is restricted to addresses does not pass"`
+}
+
+// Verified is the answer about somebody else's key. Of a key that is not of the caller's workspace nothing is told.
+type Verified struct {
+	Valid       bool     `json:"valid"`
+	Code        string   `json:"code" doc:"empty when valid, else the code that a call would get"`
+	KeyID       *string  `json:"key_id"`
+	Permissions []string `json:"permissions" doc:"what the key holds in effect; empty when it is not valid"`
+}
+
+func (a *Access) verifyKey(ctx context.Context, in keyVerify) (Verified, error) {
+	out := Verified{Code: InvalidAPIKey.Name, Permissions: []string{}}
+	if permIndex(in.Permission) < 0 {
+		return out, op.Invalid("body.permission", "There is no permission %q; GET /v1/scopes lists them all", in.Permission)
+	}
+	addr, err := givenAddr(in.IP)
+	if err != nil {
+		return out, err
+	}
+	s, ok := parseSecret(in.Key.Reveal())
+	if !ok {
+		return out, nil
+	}
+	c := From(ctx)
+	g, why := a.table.verify(s, a.sealer, a.now())
+	switch {
+	case why == unknown || g.key.ws() != c.grant.key.ws():
+		return out, nil
+	case why == unsure:
+		return out, a.ended(why, 0)
+	}
+	id := g.key.id()
+	out.KeyID = &id
+	if !why.passes() {
+		a.refused.dead(a, g, why, c.call, addr)
+		out.Code = a.ended(why, 0).Code.Name
+		return out, nil
+	}
+	if g.aged {
+		a.rehash(s)
+	}
+	err = a.try(ctx, a.newCaller(c.call, g, addr), in.Permission, in.Cue.Val)
+	var refused *op.Error
+	if errors.As(err, &refused) && (isRefusal(refused.Code) || refused.Code == RateLimitExceeded) {
+		out.Code = refused.Code.Name
+		return out, nil
+	}
+	if err == nil {
+		out.Valid, out.Code, out.Permissions = true, "", g.perms.names()
+	}
+	return out, err
+}
+
+func givenAddr(ip op.Opt[string]) (netip.Addr, error) {
+	if !ip.Set {
+		return netip.Addr{}, nil
+	}
+	addr, err := netip.ParseAddr(ip.Val)
+	if err != nil || addr.Zone() != "" {
+		return addr, op.Invalid("body.ip", "That is no address; write 203.0.113.7")
+	}
+	return addr.Unmap(), nil
+}
+
+// try is a call that somebody makes elsewhere with a key of ours: it counts against the key's limits, and as its last use.
+func (a *Access) try(ctx context.Context, c *Caller, permission, cue string) error {
+	err := error(nil)
+	if t := c.grant.key.take(a.now()); t.wait > 0 {
+		err = tooMany(t)
+	} else if err = c.may(ctx, permission, cue); err == nil {
+		err = a.greet(ctx, c.grant)
+	}
+	var failed *op.Error
+	if err != nil {
+		failed = op.AsError(err)
+	}
+	a.usage.note(c.useOf(c.call, failed))
+	return err
+}
+
+// may holds a caller against a permission, as an operation does that needs it: about a cue when one is named, else about the workspace
+// as a whole.
+func (c *Caller) may(ctx context.Context, permission, cue string) error {
+	r := ruling{}
+	if !c.Holds(permission) {
+		r.lacks = bit(permission)
+	}
+	narrow := op.Whole
+	if cue != "" {
+		narrow = op.ByObject
+	}
+	for k := range c.grant.key.chain() {
+		if rules := k.rules.Load(); rules != nil {
+			r.obstacles = rules.unmet(r.obstacles, k, c.call.Name, narrow, c.circumstances())
+		}
+	}
+	if err := c.refuse(r); err != nil || cue == "" {
+		return err
+	}
+	var name string
+	err := c.a.DB.View(ctx, func(tx *db.Tx) (err error) {
+		name, err = c.a.things.CueName(tx, c.Workspace(), cue)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case name == "":
+		return KeyRestricted.Msg("There is no such cue in the workspace of this key.")
+	}
+	return c.refuse(ruling{obstacles: c.grant.key.blindTo(cue, name, cue, "This key may not be used for that cue.")})
+}
+
+// keyAuthorize is the input of key.authorize, for the sub-request of a proxy.
+type keyAuthorize struct {
+	Permission op.Opt[string] `json:"permission" doc:"what the key must be allowed to do; required"`
+	Cue        op.Opt[string] `json:"cue" doc:"id of the cue that it is about"`
+}
+
+// overLimit is the 429 in the only way that a proxy passes on.
+var overLimit = op.Code{Status: http.StatusForbidden, Name: RateLimitExceeded.Name, Doc: RateLimitExceeded.Doc}
+
+// authorize answers 204, 401 or 403 and nothing else: a proxy turns every other status of its sub-request into a 500.
+func (a *Access) authorize(ctx context.Context, in keyAuthorize) (op.None, error) {
+	c := From(ctx)
+	err := a.authorized(ctx, c, in)
+	if err == nil {
+		h := c.call.Header
+		h.Set("X-Unstuck-Workspace", c.Workspace())
+		h.Set("X-Unstuck-Key", c.KeyID())
+		h.Set("X-Unstuck-Permissions", strings.Join(permSet(c.perms.Load()).names(), " "))
+		return op.None{}, nil
+	}
+	var refused *op.Error
+	if errors.As(err, &refused) && refused.Code.Status == http.StatusForbidden {
+		if refused.Header == nil {
+			refused.Header = http.Header{}
+		}
+		refused.Header.Set("X-Unstuck-Code", refused.Code.Name)
+	}
+	return op.None{}, err
+}
+
+func (a *Access) authorized(ctx context.Context, c *Caller, in keyAuthorize) error {
+	switch {
+	case c.over:
+		e := op.AsError(tooMany(c.grant.key.peek(a.now())))
+		e.Code = overLimit
+		return e
+	case permIndex(in.Permission.Val) < 0:
+		return InsufficientScope.Msg("There is no permission %q; GET /v1/scopes lists them all.", in.Permission.Val)
+	}
+	return c.may(ctx, in.Permission.Val, in.Cue.Val)
+}
