@@ -131,7 +131,9 @@ func (a *Access) Done(ctx context.Context, c *op.Call, err *op.Error) {
 	if caller.over && (err == nil || err.Code.Name != RateLimitExceeded.Name) {
 		caller.grant.key.force(a.now())
 	}
-	a.usage.note(caller.useOf(c, err))
+	if c.Needs != op.Public { // for which nobody had to be authenticated
+		a.usage.note(caller.useOf(c, err))
+	}
 	if err != nil && isRefusal(err.Code) {
 		a.refused.note(caller, err)
 		if x, ok := err.Extra.(*refusal); ok {
