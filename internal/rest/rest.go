@@ -131,6 +131,10 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request, id string, to *ro
 	}
 }
 
+// counted is how long a body may be for net/http to find out its length by itself, which costs less than telling it. Longer
+// ones would be sent in chunks.
+const counted = 2048
+
 // answer writes a response: an error in its envelope, an output as JSON, or nothing but a status.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string, res *op.Response) {
 	header := w.Header()
@@ -149,7 +153,9 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string, res 
 	}
 	if body != nil {
 		header["Content-Type"] = h.fixed.json
-		header["Content-Length"] = []string{strconv.Itoa(len(body))}
+		if len(body) > counted {
+			header["Content-Length"] = []string{strconv.Itoa(len(body))}
+		}
 	}
 	w.WriteHeader(status)
 	if body != nil {

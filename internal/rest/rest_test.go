@@ -293,12 +293,25 @@ func TestHead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = get.Body.Close()
 	head, err := http.Head(url + "/health")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if body := text(t, head); head.StatusCode != 200 || body != "" || head.ContentLength != get.ContentLength || head.ContentLength <= 0 {
 		t.Errorf("%d %q, %d bytes, GET has %d", head.StatusCode, body, head.ContentLength, get.ContentLength)
+	}
+}
+
+// Answers of any size come with their length, not in chunks.
+func TestAnswersHaveALength(t *testing.T) {
+	url := serve(t, newHandler(&door{}, nil))
+	for _, size := range []int{0, 1000, 2000, 2048, 5000, 100_000} {
+		body := fmt.Sprintf(`{"name":"n","extra":{"x":%q}}`, strings.Repeat("x", size))
+		res := converse(t, url, postHead, fmt.Sprintf("Content-Length: %d\r\n\r\n", len(body)), body)
+		if got := text(t, res); res.ContentLength != int64(len(got)) || len(got) < size {
+			t.Errorf("%d bytes: length %d, %d came, %v", size, res.ContentLength, len(got), res.TransferEncoding)
+		}
 	}
 }
 
