@@ -42,7 +42,7 @@ interop: build ## published CueAPI clients and nginx against the built binary (n
 	./test/interop/run
 
 bench: ## the figures of docs/performance.md, on SQLite and, when installed, PostgreSQL
-	$(GO) test ./bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v
+	./bench/run
 
 crash: build ## kill -9 and power cuts in a loop, while writing
 	UNSTUCK_LONG=1 $(GO) test ./test -run 'TestCrash|TestPower' -count=1 -v -timeout 20m

@@ -1,0 +1,61 @@
+// Command table reads what `go test -bench` prints and writes the figures that docs/performance.md is about, each with its target.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// rows are the figures: where they stand in the output, what to divide them by, and what is wanted.
+var rows = []struct {
+	what, bench, unit string
+	per               float64
+	shown, target     string
+}{
+	{"verify a key in process among 1 M, p50", "BenchmarkVerify/", "p50-ns", 1000, "µs", "≤ 2"},
+	{"the same, allocations", "BenchmarkVerify/", "allocs/op", 1, "", "0"},
+	{"bad checksum", "BenchmarkBadChecksum", "ns/op", 1, "ns", "≤ 150"},
+	{"memory per key", "BenchmarkMemory", "B/key", 1, "B", "≤ 200"},
+	{"start with 1 M keys, SQLite", "BenchmarkStart/sqlite", "ns/op", 1e9, "s", "≤ 2"},
+	{"start with 1 M keys, PostgreSQL", "BenchmarkStart/postgres", "ns/op", 1e9, "s", ""},
+	{"revoke, p99, SQLite", "BenchmarkRevoke/sqlite", "p99-ns", 1e6, "ms", "≤ 10"},
+	{"revoke, p99, PostgreSQL", "BenchmarkRevoke/postgres", "p99-ns", 1e6, "ms", "≤ 10"},
+	{"authenticated GET, part of the bare handler's throughput", "BenchmarkAuthenticatedGet", "of-floor", 1, "", "≥ 0.7"},
+	{"floor: two bare POSTs by 64 callers", "BenchmarkClaimOutcome/sqlite/floor", "pairs/s", 1, "/s", ""},
+	{"claim + outcome by 64 callers, SQLite", "BenchmarkClaimOutcome/sqlite/single", "pairs/s", 1, "/s", "≥ 8000"},
+	{"the same, p99", "BenchmarkClaimOutcome/sqlite/single", "p99-ms", 1, "ms", "≤ 15"},
+	{"executions claimed in batches of 20, SQLite", "BenchmarkClaimOutcome/sqlite/batch20", "claimed/s", 1, "/s", "≥ 40000"},
+	{"claim + outcome by 64 callers, PostgreSQL", "BenchmarkClaimOutcome/postgres/single", "pairs/s", 1, "/s", "≥ 2000"},
+	{"executions claimed in batches of 20, PostgreSQL", "BenchmarkClaimOutcome/postgres/batch20", "claimed/s", 1, "/s", "≥ 10000"},
+}
+
+var procs = regexp.MustCompile(`-\d+$`)
+
+func main() {
+	figures := map[string]float64{}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		f := strings.Fields(in.Text())
+		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
+			continue
+		}
+		for i := 2; i+1 < len(f); i += 2 {
+			if v, err := strconv.ParseFloat(f[i], 64); err == nil {
+				figures[procs.ReplaceAllString(f[0], "")+" "+f[i+1]] = v
+			}
+		}
+	}
+	fmt.Printf("| what | figure | target |\n| --- | --- | --- |\n")
+	for _, r := range rows {
+		for name, v := range figures {
+			if strings.HasPrefix(name, r.bench) && strings.HasSuffix(name, " "+r.unit) {
+				fmt.Printf("| %s | %s %s | %s |\n", r.what, strconv.FormatFloat(v/r.per, 'g', 4, 64), r.shown, r.target)
+				break
+			}
+		}
+	}
+}
