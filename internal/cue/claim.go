@@ -232,7 +232,7 @@ func (r *round) byID(claims []*claim) (rest []*claim, err error) {
 	if len(wanted) == 0 {
 		return rest, nil
 	}
-	rows, err := r.tx.Query(sqlReadyByID, ids, r.now)
+	rows, err := r.tx.Query(sqlWorkByID, ids)
 	found, err := scanAll(rows, err, (*work).scan)
 	if err != nil {
 		return nil, fmt.Errorf("look for the executions to claim: %w", err)
@@ -243,7 +243,7 @@ func (r *round) byID(claims []*claim) (rest []*claim, err error) {
 	}
 	for _, cl := range wanted {
 		w, ok := byID[cl.id]
-		if !ok || r.gone[w.id] || w.workspace != cl.caller.Workspace() || !cl.caller.SeesCue(w.cueID, w.cueName) {
+		if !ok || r.gone[w.id] || !w.ready(r.now) || w.workspace != cl.caller.Workspace() || !cl.caller.SeesCue(w.cueID, w.cueName) {
 			continue
 		}
 		if err := r.give(cl, w); err != nil {
@@ -326,7 +326,7 @@ func (c *Cues) giveBack(ctx context.Context, leases []lease) error {
 	return c.DB.Update(ctx, func(tx *db.Tx) error {
 		sums := tally{}
 		for _, l := range leases {
-			n, err := tx.Exec(sqlGiveBack, l.id, l.token, c.now())
+			n, err := tx.Exec(sqlGiveBack, l.id, l.token, c.now(), in(c.now(), c.UnclaimedAfter))
 			if err != nil {
 				return fmt.Errorf("give an execution back: %w", err)
 			}

@@ -67,11 +67,7 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 
 // relieve moves the end of every lease, and of every wait to be claimed, to at least restartGrace after the start.
 func (c *Cues) relieve(tx *db.Tx, start op.Time) error {
-	if _, err := tx.Exec(sqlLeasesRelieve, in(start, restartGrace)); err != nil {
-		return err
-	}
-	readyFrom := in(start, min(restartGrace-c.UnclaimedAfter, 0)) // the wait counts from ready_at, which must not lie ahead
-	_, err := tx.Exec(sqlUnclaimedRelieve, readyFrom)
+	_, err := tx.Exec(sqlRelieve, in(start, restartGrace))
 	return err
 }
 

@@ -62,7 +62,7 @@ func (c *Cues) decide(tx *db.Tx, fs []firing, now op.Time) (fired int, err error
 		sums.created(&execution{workspace: f.workspace, cueID: f.id, status: statusPending, createdAt: now})
 	}
 	if len(ids) > 0 {
-		if _, err := tx.Exec(sqlDueFire, ids, executions, due, now); err != nil {
+		if _, err := tx.Exec(sqlDueFire, ids, executions, due, now, in(now, c.UnclaimedAfter)); err != nil {
 			return 0, fmt.Errorf("store executions that are due: %w", err)
 		}
 		tx.AfterCommit(func() {

@@ -48,7 +48,7 @@ type execution struct {
 	verification         string // mode in force when fired; "" for none
 	maxAttempts          int64
 	attempts             int64
-	readyAt              op.Time // the deadline to be claimed counts from here
+	deadline             *op.Time // when the clock ends its wait or its lease; nil once it has ended
 
 	claimedKey, claimedWorker string
 	claimedAt                 *op.Time
@@ -81,19 +81,11 @@ type scanner interface{ Scan(...any) error }
 // scan reads the columns of executionColumns.
 func (e *execution) scan(r scanner) error {
 	return r.Scan(&e.id, &e.workspace, &e.cueID, &e.cueName, &e.transport, &e.triggeredBy, &e.firedBy, &e.replayedFrom,
-		&e.scheduledFor, &e.status, &e.task, &e.agent, &e.payload, &e.verification, &e.maxAttempts, &e.attempts, &e.readyAt,
+		&e.scheduledFor, &e.status, &e.task, &e.agent, &e.payload, &e.verification, &e.maxAttempts, &e.attempts, &e.deadline,
 		&e.claimedKey, &e.claimedWorker, &e.claimedAt, &e.claimRequest, &e.leaseToken, &e.leaseBare, &e.leaseUntil,
 		&e.lastHeartbeat, &e.startedAt, &e.deliveredAt, &e.lastAttemptAt, &e.httpStatus, &e.errorMessage,
 		&e.outcomeState, &e.outcomeSuccess, &e.outcome, &e.outcomeAt, &e.reportedBy, &e.unfenced,
 		&e.evidenceCount, &e.hasEvidence, &e.resultType, &e.createdAt, &e.updatedAt)
-}
-
-// offered says that a worker may take the execution once it is due.
-func (e *execution) offered() bool { return e.status == statusPending || e.status == statusRetryReady }
-
-// leased says that somebody holds the execution now.
-func (e *execution) leased(now op.Time) bool {
-	return e.status == statusDelivering && e.leaseUntil != nil && *e.leaseUntil > now
 }
 
 // scanAll reads every row of a query and closes it.
@@ -124,9 +116,9 @@ func (c *Cues) insertExecution(tx *db.Tx, es ...*execution) error {
 	for _, e := range es {
 		e.id, e.transport, e.status = newUUID(), transportWorker, statusPending
 		e.task, e.agent = choosers(e.payload)
-		e.readyAt, e.updatedAt = max(e.scheduledFor, e.createdAt), e.createdAt
+		e.deadline, e.updatedAt = ptr(in(max(e.scheduledFor, e.createdAt), c.UnclaimedAfter)), e.createdAt
 		if _, err := tx.Exec(sqlExecutionInsert, e.id, e.workspace, e.cueID, e.transport, e.triggeredBy, e.firedBy,
-			e.replayedFrom, e.scheduledFor, e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.readyAt,
+			e.replayedFrom, e.scheduledFor, e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline,
 			e.createdAt); err != nil {
 			return fmt.Errorf("store an execution of %s: %w", e.cueID, err)
 		}

@@ -108,7 +108,7 @@ func executionsOfCue(tx *db.Tx, cueID string, limit, offset int64) ([]executionO
 
 // newest reads one page of the executions that meet a condition.
 func newest(tx *db.Tx, w *where, limit, offset int64) ([]execution, error) {
-	q := *w
+	q := w.clone()
 	rows, err := tx.Query(sqlExecutions+q.String()+sqlExecutionsNewest+" LIMIT "+q.arg(limit)+" OFFSET "+q.arg(offset), q.args...)
 	es, err := scanAll(rows, err, (*execution).scan)
 	if err != nil {
@@ -181,8 +181,8 @@ func (c *Cues) listExecutions(ctx context.Context, in executionListInput) (out e
 		return out, err
 	}
 	caller := c.caller(ctx)
-	all := in.where(caller, statuses)
-	page := *all
+	all := in.where(caller.Workspace(), cueFilter(caller), statuses)
+	page := all.clone()
 	if in.Cursor.Set {
 		at, id, err := readCursor(in.Cursor.Val)
 		if err != nil {
@@ -191,7 +191,7 @@ func (c *Cues) listExecutions(ctx context.Context, in executionListInput) (out e
 		page.and("(e.created_at, e.id) < (?, ?)", at, id)
 	}
 	err = c.DB.View(ctx, func(tx *db.Tx) error {
-		es, err := newest(tx, &page, in.Limit+1, in.Offset)
+		es, err := newest(tx, page, in.Limit+1, in.Offset)
 		if err != nil {
 			return err
 		}
@@ -231,10 +231,14 @@ func (in *executionListInput) statuses() ([]string, error) {
 	return out, nil
 }
 
-func (in *executionListInput) where(caller *access.Caller, statuses []string) *where {
+func (in *executionListInput) where(workspace string, filter [][]access.Pattern, statuses []string) *where {
 	w := &where{}
-	w.and("e.workspace_id = ?", caller.Workspace())
-	w.seen(cueFilter(caller))
+	if in.CueID.Set { // by the index of the cue; that of the workspace would be tempting otherwise
+		w.and("e.cue_id = ? AND c.workspace_id = ?", in.CueID.Val, workspace)
+	} else {
+		w.and("e.workspace_id = ?", workspace)
+	}
+	w.seen(filter)
 	if len(statuses) == 1 {
 		w.and("e.status = ?", statuses[0])
 	} else if statuses != nil {
@@ -244,7 +248,6 @@ func (in *executionListInput) where(caller *access.Caller, statuses []string) *w
 		op.Opt[string]
 		cond string
 	}{
-		{in.CueID, "e.cue_id = ?"},
 		{in.WorkerID, "e.claimed_worker = ? AND e.claimed_worker <> ''"},
 		{in.OutcomeState, "e.outcome_state = ? AND e.outcome_state <> ''"},
 		{in.ResultType, "e.result_type = ? AND e.result_type <> ''"},
@@ -265,7 +268,7 @@ func (in *executionListInput) where(caller *access.Caller, statuses []string) *w
 
 // totals counts what the filter lets through and finds its earliest claim.
 func (in *executionListInput) totals(tx *db.Tx, caller *access.Caller, w *where, statuses []string, out *executionList) error {
-	q := *w
+	q := w.clone()
 	query := sqlExecutionsOldest[0] + q.String() + sqlExecutionsOldest[1] + q.arg(countMost) + sqlExecutionsOldest[2]
 	if err := tx.Row(query, q.args...).Scan(&out.Total, &out.OldestClaimedAt); err != nil {
 		return fmt.Errorf("count executions: %w", err)

@@ -37,7 +37,7 @@ func readyQueryOf(caller *access.Caller, task, agent *string) readyQuery {
 	return q
 }
 
-// work is an execution that is due and free.
+// work is an execution as claims look at it.
 type work struct {
 	id, workspace, cueID, cueName string
 	status                        string
@@ -50,6 +50,11 @@ type work struct {
 
 func (w *work) scan(r scanner) error {
 	return r.Scan(&w.id, &w.workspace, &w.cueID, &w.cueName, &w.status, &w.task, &w.size, &w.small, &w.scheduledFor, &w.attempts)
+}
+
+// ready says that a worker may take it.
+func (w *work) ready(now op.Time) bool {
+	return (w.status == statusPending || w.status == statusRetryReady) && w.scheduledFor <= now
 }
 
 // find returns up to `most` executions that are due and free, oldest first.
@@ -94,6 +99,13 @@ func (q readyQuery) walk(tx *db.Tx, filter [][]access.Pattern, now op.Time, most
 }
 
 func (q readyQuery) run(tx *db.Tx, w *where, now op.Time, most int) ([]work, error) {
+	text, args := q.query(w, now, most)
+	rows, err := tx.Query(text, args...)
+	return scanAll(rows, err, (*work).scan)
+}
+
+// query completes a condition that says where to look.
+func (q readyQuery) query(w *where, now op.Time, most int) (text string, args []any) {
 	if !q.anyTask {
 		w.and("e.task = ?", q.task)
 	}
@@ -101,8 +113,8 @@ func (q readyQuery) run(tx *db.Tx, w *where, now op.Time, most int) ([]work, err
 		w.and("e.agent = ? AND e.agent <> ''", q.agent)
 	}
 	w.and("e."+ready+" AND e.scheduled_for <= ?", now)
-	rows, err := tx.Query(sqlReady+w.String()+sqlReadyOrder+w.arg(most), w.args...)
-	return scanAll(rows, err, (*work).scan)
+	limit := w.arg(most)
+	return sqlReady + w.String() + sqlReadyOrder + limit, w.args
 }
 
 // older sorts work by its due time.
@@ -119,8 +131,8 @@ func visibleCues(tx *db.Tx, caller *access.Caller) (ids []string, few bool, err 
 	if err != nil {
 		return nil, false, fmt.Errorf("look for the cues of a restricted key: %w", err)
 	}
-	for _, r := range found {
-		if caller.SeesCue(r.id, r.name) {
+	for _, r := range found { // several patterns may match one cue
+		if caller.SeesCue(r.id, r.name) && !slices.Contains(ids, r.id) {
 			ids = append(ids, r.id)
 		}
 	}

@@ -59,11 +59,11 @@ const (
 		FROM @rows(id TEXT ?1, next INTEGER ?2, decided INTEGER ?3, fired INTEGER ?4) AS r WHERE cues.id = r.id`
 
 	sqlDueFire = `INSERT INTO executions (id, workspace_id, cue_id, transport, triggered_by, fired_by,
-		replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, ready_at,
+		replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, deadline,
 		created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare,
 		outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type)
 		SELECT r.execution, c.workspace_id, c.id, c.transport, 'scheduled', '',
-		'', r.due, 'pending', c.task, c.agent, c.payload, coalesce(c.verification, ''), c.max_attempts, CAST(?4 AS INTEGER),
+		'', r.due, 'pending', c.task, c.agent, c.payload, coalesce(c.verification, ''), c.max_attempts, CAST(?5 AS INTEGER),
 		CAST(?4 AS INTEGER), CAST(?4 AS INTEGER), 0, '', '', '', '', 0, '', '', '', 0, 0, 0, ''
 		FROM @rows(id TEXT ?1, execution TEXT ?2, due INTEGER ?3) AS r JOIN cues c ON c.id = r.id`
 )
@@ -98,6 +98,7 @@ const (
 
 // At the start: nobody could renew a lease or claim while the server was away.
 const (
-	sqlLeasesRelieve    = `UPDATE executions SET lease_until = ?1 WHERE status = 'delivering' AND lease_until < ?1`
-	sqlUnclaimedRelieve = `UPDATE executions SET ready_at = ?1 WHERE ` + ready + ` AND ready_at < ?1`
+	sqlRelieve = `UPDATE executions SET deadline = ?1,
+			lease_until = CASE WHEN status = 'delivering' THEN CAST(?1 AS INTEGER) ELSE lease_until END
+		WHERE deadline IS NOT NULL AND deadline < ?1`
 )

@@ -7,7 +7,7 @@ const ready = `status IN ('pending', 'retry_ready')`
 
 // executionColumns are what execution.scan reads, from executions e joined with their cues c.
 const executionColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.transport, e.triggered_by, e.fired_by, e.replayed_from,
-	e.scheduled_for, e.status, e.task, e.agent, e.payload, e.verification, e.max_attempts, e.attempts, e.ready_at,
+	e.scheduled_for, e.status, e.task, e.agent, e.payload, e.verification, e.max_attempts, e.attempts, e.deadline,
 	e.claimed_key, e.claimed_worker, e.claimed_at, e.claim_request, e.lease_token, e.lease_bare, e.lease_until,
 	e.last_heartbeat, e.started_at, e.delivered_at, e.last_attempt_at, e.http_status, e.error_message,
 	e.outcome_state, e.outcome_success, e.outcome, e.outcome_at, e.reported_by, e.unfenced,
@@ -16,7 +16,7 @@ const executionColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.transport, e
 const executionsAndCues = ` FROM executions e JOIN cues c ON c.id = e.cue_id `
 
 const sqlExecutionInsert = `INSERT INTO executions (id, workspace_id, cue_id, transport, triggered_by, fired_by,
-	replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, ready_at,
+	replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, deadline,
 	created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare,
 	outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type)
 	VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16, 0, '', '', '', '', 0, '', '', '', 0, 0, 0, '')`
@@ -43,7 +43,7 @@ const (
 
 	sqlReady      = `SELECT ` + workColumns + executionsAndCues
 	sqlReadyOrder = ` ORDER BY e.scheduled_for, e.id LIMIT `
-	sqlReadyByID  = `SELECT ` + workColumns + executionsAndCues + `WHERE e.id IN @list(?1) AND e.` + ready + ` AND e.scheduled_for <= ?2`
+	sqlWorkByID   = `SELECT ` + workColumns + executionsAndCues + `WHERE e.id IN @list(?1)`
 	sqlPayload    = `SELECT payload FROM executions WHERE id = ?1`
 	sqlNextReady  = `SELECT scheduled_for FROM executions WHERE workspace_id = ?1 AND ` + ready + ` AND scheduled_for > ?2
 		ORDER BY scheduled_for LIMIT 1`
@@ -62,10 +62,13 @@ const (
 const (
 	sqlCueMatches = `(c.id IN @list(?) OR c.name IN @list(?) OR EXISTS (
 		SELECT 1 FROM @rows(low TEXT ?, high TEXT ?) AS p WHERE c.name >= p.low AND c.name < p.high))`
-	sqlCuesMatching = `SELECT c.id, c.name FROM cues c WHERE c.workspace_id = ?1 AND c.id IN @list(?2)
-		UNION SELECT c.id, c.name FROM cues c WHERE c.workspace_id = ?1 AND c.name IN @list(?3)
-		UNION SELECT c.id, c.name FROM @rows(low TEXT ?4, high TEXT ?5) AS p
-			JOIN cues c ON c.workspace_id = ?1 AND c.name >= p.low AND c.name < p.high
+
+	// sqlCuesMatching begins with the patterns and goes to the cues that each matches. The first part keeps the index of
+	// workspaces out, which would read all cues of the workspace, and CROSS JOIN keeps SQLite from doing so in the last.
+	sqlCuesMatching = `SELECT c.id, c.name FROM cues c WHERE c.workspace_id || '' = ?1 AND c.id IN @list(?2)
+		UNION ALL SELECT c.id, c.name FROM cues c WHERE c.workspace_id = ?1 AND c.name IN @list(?3)
+		UNION ALL SELECT c.id, c.name FROM @rows(low TEXT ?4, high TEXT ?5) AS p CROSS JOIN cues c
+			WHERE c.workspace_id = ?1 AND c.name >= p.low AND c.name < p.high
 		LIMIT ?6`
 )
 
@@ -77,10 +80,10 @@ const (
 		AND e.claim_request = ?3 AND e.status = 'delivering' AND e.lease_until > ?4 ORDER BY e.scheduled_for, e.id`
 	sqlClaim = `UPDATE executions SET status = 'delivering', attempts = attempts + 1, claimed_key = ?2, claimed_worker = ?3,
 		claimed_at = ?4, started_at = ?4, last_attempt_at = ?4, last_heartbeat = NULL, claim_request = ?5, lease_token = ?6,
-		lease_bare = ?7, lease_until = ?8, updated_at = ?4
+		lease_bare = ?7, lease_until = ?8, deadline = ?8, updated_at = ?4
 		WHERE id = ?1 AND ` + ready
 	sqlGiveBack = `UPDATE executions SET status = 'pending', attempts = attempts - 1, claimed_key = '', claimed_worker = '',
-		claimed_at = NULL, started_at = NULL, claim_request = '', lease_token = '', lease_until = NULL, updated_at = ?3
+		claimed_at = NULL, started_at = NULL, claim_request = '', lease_token = '', lease_until = NULL, deadline = ?4, updated_at = ?3
 		WHERE id = ?1 AND lease_token = ?2 AND status = 'delivering'`
 )
 
@@ -113,7 +116,7 @@ const (
 const (
 	sqlReport = `UPDATE executions SET status = ?2, delivered_at = ?3, error_message = coalesce(?4, error_message),
 		outcome_state = ?5, outcome_success = ?6, outcome = ?7, outcome_at = ?8, reported_by = ?9, unfenced = ?10,
-		evidence_count = 1, has_evidence = ?11, result_type = ?12, updated_at = ?8
+		evidence_count = 1, has_evidence = ?11, result_type = ?12, deadline = NULL, updated_at = ?8
 		WHERE id = ?1 AND outcome_state = ''`
 	sqlCuesRan = `UPDATE cues SET last_run = ?3, run_count = cues.run_count + r.n
 		FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
@@ -130,10 +133,11 @@ const (
 
 // Heartbeats of executions, and of workers for leases that were taken without a token.
 const (
-	sqlHeartbeat = `UPDATE executions SET lease_until = ?2, last_heartbeat = ?3, lease_bare = ?4, updated_at = ?3 WHERE id = ?1`
+	sqlHeartbeat = `UPDATE executions SET lease_until = ?2, deadline = ?2, last_heartbeat = ?3, lease_bare = ?4, updated_at = ?3 WHERE id = ?1`
 
 	sqlBareRenew = `UPDATE executions SET last_heartbeat = ?3, updated_at = ?3,
-			lease_until = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END
+			lease_until = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END,
+			deadline = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END
 		WHERE claimed_key = ?1 AND claimed_worker = ?2 AND status = 'delivering' AND lease_bare = 1
 			AND lease_until > ?3 AND lease_until < claimed_at + ?5 AND lease_until < ?4`
 )
@@ -151,14 +155,13 @@ const (
 
 // What the clock ends.
 const (
-	endingColumns = `e.id, e.workspace_id, e.cue_id, e.status, e.attempts, e.max_attempts, e.claimed_worker, e.created_at`
+	// Both walk the index from its beginning and leave it to the caller to stop at now: a database without statistics would
+	// take few rows to be over and, instead of walking, sort all of them.
+	sqlNextDeadline = `SELECT deadline FROM executions WHERE deadline IS NOT NULL ORDER BY deadline LIMIT 1`
+	sqlDeadlines    = `SELECT e.id, e.workspace_id, e.cue_id, e.status, e.attempts, e.max_attempts, e.claimed_worker, e.created_at, e.deadline
+		FROM executions e WHERE e.deadline IS NOT NULL ORDER BY e.deadline LIMIT ?1`
 
-	sqlLeasesOver = `SELECT ` + endingColumns + ` FROM executions e WHERE e.status = 'delivering' AND e.lease_until <= ?1
-		ORDER BY e.lease_until LIMIT ?2`
-	sqlUnclaimed = `SELECT ` + endingColumns + ` FROM executions e WHERE e.` + ready + ` AND e.ready_at <= ?1
-		ORDER BY e.ready_at LIMIT ?2`
-
-	sqlOfferAgain = `UPDATE executions SET status = 'pending', ready_at = ?2, claimed_key = '', claimed_worker = '', claimed_at = NULL,
+	sqlOfferAgain = `UPDATE executions SET status = 'pending', deadline = ?4, claimed_key = '', claimed_worker = '', claimed_at = NULL,
 		claim_request = '', lease_until = NULL, started_at = NULL, error_message = ?3, updated_at = ?2 WHERE id = ?1`
-	sqlEndUnreported = `UPDATE executions SET status = ?2, error_message = ?3, updated_at = ?4 WHERE id = ?1`
+	sqlEndUnreported = `UPDATE executions SET status = ?2, error_message = ?3, deadline = NULL, updated_at = ?4 WHERE id = ?1`
 )

@@ -33,6 +33,9 @@ func (w *where) arg(v any) string {
 	return "?" + strconv.Itoa(len(w.args))
 }
 
+// clone is a where to which more can be added while w stays as it is.
+func (w *where) clone() *where { return &where{slices.Clone(w.conds), slices.Clone(w.args)} }
+
 func (w *where) String() string { return " WHERE " + strings.Join(w.conds, " AND ") }
 
 // seen adds what the restrictions "cues" of a caller say about a cue c: it must match a pattern of every list.

@@ -81,7 +81,7 @@ CREATE TABLE executions (
   verification    TEXT NOT NULL,              -- mode in force when fired
   max_attempts    INTEGER NOT NULL,
   attempts        INTEGER NOT NULL,
-  ready_at        INTEGER NOT NULL,           -- claimable from here on; the deadline to be claimed counts from it
+  deadline        INTEGER,                    -- when the clock ends it: the wait to be claimed, or the lease; NULL once it has ended
   claimed_key     TEXT NOT NULL,              -- key id; '' when nobody holds it
   claimed_worker  TEXT NOT NULL,
   claimed_at      INTEGER,
@@ -120,8 +120,7 @@ CREATE INDEX executions_ready_agent ON executions (workspace_id, agent, schedule
 CREATE INDEX executions_ready_cue ON executions (cue_id, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
 
 -- What the clock ends: work that nobody takes, leases that nobody renews. And what one worker of one key holds.
-CREATE INDEX executions_unclaimed ON executions (ready_at) WHERE status IN ('pending', 'retry_ready');
-CREATE INDEX executions_lease ON executions (lease_until) WHERE status = 'delivering';
+CREATE INDEX executions_deadline ON executions (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX executions_held ON executions (claimed_key, claimed_worker, claim_request) WHERE status = 'delivering';
 
 -- Append-only; version 1 is what came with the outcome. Every row covers the one before. The time of the outcome leads the key,

@@ -1,0 +1,74 @@
+package cue
+
+import (
+	"strings"
+	"testing"
+
+	"unstuck/internal/access"
+	"unstuck/internal/op"
+)
+
+// What workers and the sweep ask all the time goes straight to its rows by an index, sorts nothing, and never reads all that is
+// ready or held, also where a database has no statistics yet.
+func TestExecutionPlans(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.plant(2000)
+		f.stock(5000)
+		workspace, cue := &where{}, &where{}
+		workspace.and("e.workspace_id = ?", f.ws)
+		cue.and("e.cue_id = ?", "cue_000000000000")
+		uses := func(index string, bad []string, query string, args ...any) {
+			t.Helper()
+			plan := explain(f, query, args...)
+			if !strings.Contains(plan, index) {
+				t.Errorf("%s does not use %s:\n%s", query, index, plan)
+			}
+			for _, b := range bad {
+				if strings.Contains(plan, b) {
+					t.Errorf("%s has a %s:\n%s", query, b, plan)
+				}
+			}
+		}
+		scans := []string{"Seq Scan", "SCAN e", "SCAN c"}
+		check := func(index, query string, args ...any) {
+			t.Helper()
+			uses(index, append(scans, "Sort", "TEMP B-TREE", "(workspace_id=?)"), query, args...)
+		}
+		for _, c := range []struct {
+			index string
+			where *where
+			query readyQuery
+		}{
+			{"executions_ready ", workspace, readyQuery{anyTask: true}},
+			{"executions_ready_task", workspace, readyQuery{task: "a"}},
+			{"executions_ready_agent", workspace, readyQuery{anyTask: true, agent: "a"}},
+			{"executions_ready_", workspace, readyQuery{task: "a", agent: "a"}},
+			{"executions_ready_cue", cue, readyQuery{anyTask: true}},
+			{"executions_ready_cue", cue, readyQuery{task: "a"}},
+		} {
+			text, args := c.query.query(c.where.clone(), f.cues.now(), 64)
+			check(c.index, text, args...)
+		}
+		workspace.seen([][]access.Pattern{{{Prefix: "a"}}, {{Name: "b"}}})
+		text, args := readyQuery{anyTask: true}.query(workspace, f.cues.now(), 64)
+		check("executions_ready ", text, args...)
+
+		names := []string{"a", "b"}
+		check("executions_ready ", sqlNextReady, f.ws, 1)
+		uses("executions_ready_task", append(scans, "Sort", "TEMP B-TREE"), sqlReadyTasks, f.ws, 10) // min() reads one row
+		check("cues", sqlCuesMatching, f.ws, names, names, names, names, 33)
+		check("executions", sqlWorkByID, names)
+		check("executions", sqlHeldByIDs, names)
+		check("executions_deadline", sqlNextDeadline)
+		check("executions_deadline", sqlDeadlines, sweepMost)
+		check("evidence", sqlEvidenceLast, 1, "e")
+		for index, in := range map[string]executionListInput{
+			"executions_cue": {CueID: op.Some("c")}, "executions_status": {Status: op.Some("failed")}, "executions_worker": {WorkerID: op.Some("w")},
+		} {
+			statuses, err := in.statuses()
+			f.must(err)
+			w := in.where(f.ws, nil, statuses)
+			uses(index, scans, sqlExecutions+w.String()+sqlExecutionsNewest+" LIMIT 20", w.args...)
+		}
+	})
+}
