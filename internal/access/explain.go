@@ -77,11 +77,14 @@ func (a *Access) verdict(g grant, o *op.Operation, ended bool) Verdict {
 		if r.lacks == 0 {
 			v.Scopes = []string{}
 			v.Because = "the key is for certain cues only, and this is about the whole workspace"
+			if o.Hands {
+				v.Because = "the key is restricted, and what this hands out would not be"
+			}
 		}
 	case r.itself:
 		v.Answer, v.Because = Only, "about itself"
 	case r.within:
-		v.Answer, v.Because = Only, "within the restrictions"
+		v.Answer, v.Because = Only, "within the key's restrictions"
 	default:
 		v.Answer = Yes
 	}

@@ -44,6 +44,11 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 	}
 	r.members = o.Members && g.key.kind != personal
 	r.lacks, r.itself = g.lacks(o.Needs)
+	if o.Hands && (g.key.kind == personal || !o.Below) {
+		if r.obstacles = g.key.restricted(o.Name, o.May); len(r.obstacles) > 0 {
+			return r // nothing less than dropping them helps
+		}
+	}
 	for k := g.key; k != nil; k = k.parent {
 		if rules := k.rules.Load(); rules != nil {
 			r.obstacles = rules.unmet(r.obstacles, k, o.Name, o.Narrow, c)
@@ -57,6 +62,9 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 // object, asks again.
 func (g grant) lacks(n op.Need) (lacks permSet, itself bool) {
 	p := n.Permission()
+	if p == "members:write" { // nobody grants, changes or takes what he lacks, and every member has what a viewer has
+		return (bit(p) | readOnly) &^ g.perms, false
+	}
 	if p == "" || g.perms.has(p) {
 		return 0, false
 	}
