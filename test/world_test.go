@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"unstuck/internal/op"
 	"unstuck/internal/server"
@@ -73,7 +74,9 @@ func makeCueWith(s *testkit.Server, key, name string) string {
 	return s.Must(key, "POST /v1/cues", obj{"name": name, "cron": "0 0 1 1 *", "worker": true, "payload": obj{"task": "t"}}).Str("id")
 }
 
+// fire makes an execution that is due later than all before.
 func (w *world) fire() string {
+	w.s.Clock.Add(time.Millisecond)
 	return w.s.Must(w.s.First, "POST /v1/cues/"+w.cue+"/fire", obj{}).Str("id")
 }
 
