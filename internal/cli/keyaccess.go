@@ -140,7 +140,11 @@ func (f *accessFlags) one(r *run, a *answer) error {
 			r.print("Yes: it can %s.", lowerFirst(o.May))
 			return nil
 		case "only":
-			r.print("Yes, but only %s: it can %s.", verdict.Because, lowerFirst(o.May))
+			within := "within its restrictions"
+			if verdict.Because == "about itself" {
+				within = verdict.Because
+			}
+			r.print("Yes, but only %s: it can %s.", within, lowerFirst(o.May))
 			return nil
 		}
 		r.print("No: it cannot %s: %s.", lowerFirst(o.May), verdict.Because)

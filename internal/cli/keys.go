@@ -251,6 +251,9 @@ func showKey(r *run, a *answer) error {
 	if k.ParentID != nil {
 		t.add("child of", *k.ParentID)
 	}
+	if len(k.NarrowedBy) > 0 {
+		t.add("narrowed by", strings.Join(k.NarrowedBy, ", "))
+	}
 	if k.RevokedAt != nil && k.RevokedBy != nil {
 		t.add("revoked", r.clock(*k.RevokedAt)+" UTC by "+k.RevokedBy.Name)
 	}

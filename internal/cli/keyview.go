@@ -26,6 +26,7 @@ type keyView struct {
 	RevokedAt    *time.Time   `json:"revoked_at"`
 	RevokedBy    *actor       `json:"revoked_by"`
 	ParentID     *string      `json:"parent_id"`
+	NarrowedBy   []string     `json:"narrowed_by"`
 	Member       actor        `json:"member"`
 	Stale        bool         `json:"stale"`
 
