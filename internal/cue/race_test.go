@@ -2,6 +2,7 @@ package cue
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -189,7 +190,7 @@ func TestOriginalClaimIsDouble(t *testing.T) {
 			for {
 				var id string
 				err := conn.QueryRow(t.Context(), original, fmt.Sprint("w", i)).Scan(&id)
-				if err == pgx.ErrNoRows {
+				if errors.Is(err, pgx.ErrNoRows) {
 					return
 				}
 				if err != nil {

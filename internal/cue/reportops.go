@@ -42,7 +42,7 @@ func (c *Cues) report(ctx context.Context, in reportInput) (reportOutput, error)
 		said: said{Success: in.Success, proof: proof{
 			ExternalID: given(in.ExternalID), ResultURL: given(in.ResultURL), ResultRef: given(in.ResultRef),
 			ResultType: given(in.ResultType), Summary: given(in.Summary), Artifacts: listJSON(in.Artifacts.Val),
-			Metadata: json.RawMessage(in.Metadata.Val),
+			Metadata: in.Metadata.Val,
 		}},
 	}
 	if in.Result.Set {
@@ -85,7 +85,7 @@ func (in *evidenceInput) proof() proof {
 		ResultType: given(in.ResultType), Summary: given(in.Summary), Artifacts: listJSON(in.Artifacts.Val),
 	}
 	if string(in.Metadata.Val) != "{}" {
-		p.Metadata = json.RawMessage(in.Metadata.Val)
+		p.Metadata = in.Metadata.Val
 	}
 	return p
 }

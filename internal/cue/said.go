@@ -121,22 +121,22 @@ type outcomeObject struct {
 }
 
 // object is the stored outcome as it goes out.
-func (r *outcomeRecord) object() (*outcomeObject, error) {
-	o := &outcomeObject{
-		Success: r.Success, Result: r.Result, Error: r.Error, Truncated: r.Truncated, Metadata: r.Metadata, RecordedAt: r.RecordedAt,
-		ExternalID: r.ExternalID, ResultURL: r.ResultURL, ResultRef: r.ResultRef, ResultType: r.ResultType, Summary: r.Summary,
-		Warning: r.Warning,
+func (o *outcomeRecord) object() (*outcomeObject, error) {
+	out := &outcomeObject{
+		Success: o.Success, Result: o.Result, Error: o.Error, Truncated: o.Truncated, Metadata: o.Metadata, RecordedAt: o.RecordedAt,
+		ExternalID: o.ExternalID, ResultURL: o.ResultURL, ResultRef: o.ResultRef, ResultType: o.ResultType, Summary: o.Summary,
+		Warning: o.Warning,
 	}
-	if r.Artifacts == nil {
-		return o, nil
+	if o.Artifacts == nil {
+		return out, nil
 	}
 	var list []json.RawMessage
-	err := json.Unmarshal(r.Artifacts, &list)
-	o.Artifacts = make([]op.Value, len(list))
+	err := json.Unmarshal(o.Artifacts, &list)
+	out.Artifacts = make([]op.Value, len(list))
 	for i, v := range list {
-		o.Artifacts[i] = op.Value(v)
+		out.Artifacts[i] = op.Value(v)
 	}
-	return o, err
+	return out, err
 }
 
 // judge is the state of an outcome by the policy that was in force when the execution was fired.
