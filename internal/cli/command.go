@@ -143,6 +143,11 @@ func checkArgs(cmd *cobra.Command, w wording, o *op.Operation, args []string) er
 	if w.more != "" {
 		names = append(names, w.more)
 	}
+	for i, arg := range args[:min(len(args), len(names))] {
+		if strings.TrimSpace(arg) == "" || arg == "." || arg == ".." {
+			return usage("%s is %q, which names nothing.", names[i], arg)
+		}
+	}
 	if len(args) >= least && len(args) <= len(names) {
 		return nil
 	}

@@ -84,6 +84,14 @@ func (e Env) tilde(path string) string {
 	return path
 }
 
+// tildes is tilde for every path in a text.
+func (e Env) tildes(text string) string {
+	if e.Home == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, e.Home+"/", "~/")
+}
+
 // readLine reads one line from stdin, without its end.
 func (e Env) readLine() (string, error) {
 	line, err := bufio.NewReader(e.Stdin).ReadString('\n')

@@ -50,9 +50,10 @@ func (d *door) overview(ctx context.Context) error {
 
 // healthView is how a server is.
 type healthView struct {
-	Status   string `json:"status"`
-	Version  string `json:"version"`
-	Services struct {
+	Status    string    `json:"status"`
+	Version   string    `json:"version"`
+	Timestamp time.Time `json:"timestamp"`
+	Services  struct {
 		Database  string `json:"database"`
 		Scheduler string `json:"scheduler"`
 	} `json:"services"`

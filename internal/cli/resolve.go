@@ -19,6 +19,9 @@ func (r *run) resolveAll() error {
 		if !ok || kind == noObject {
 			continue
 		}
+		if strings.TrimSpace(text) == "" {
+			return usage("%s is empty, which names nothing.", fieldWords(r.op, r.word, "."+f.Name))
+		}
 		id, err := r.resolve(r.ctx, kind, text)
 		if err != nil {
 			return r.refused(err)
@@ -154,19 +157,25 @@ func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
 	return nil, nil
 }
 
-// findCues asks the server for cues of this name, and failing that for those whose name begins so.
+// findCues asks the server for cues of this name, and failing that for those whose name begins so. A * is nothing special here.
 func (d *door) findCues(ctx context.Context, text string) ([]match, error) {
 	if cueIDForm.MatchString(text) {
 		return []match{{id: text}}, nil
 	}
-	for _, pattern := range [...]string{text, text + "*"} {
+	for _, beginning := range [...]bool{false, true} {
+		pattern := text
+		if beginning {
+			pattern += "*"
+		}
 		page, err := get[cuePage](ctx, d, "cue.list", inputs{"name": pattern, "limit": int64(6)})
 		if err != nil {
 			return nil, err
 		}
 		var found []match
 		for _, c := range page.Cues {
-			found = append(found, match{c.ID, c.Name})
+			if c.Name == text || beginning && strings.HasPrefix(c.Name, text) {
+				found = append(found, match{c.ID, c.Name})
+			}
 		}
 		if len(found) > 0 {
 			return found, nil
