@@ -124,6 +124,9 @@ func (a *Access) greet(ctx context.Context, g grant) error {
 
 // Done notes the use of the key and the end of the call. It implements op.Guard.
 func (a *Access) Done(ctx context.Context, c *op.Call, err *op.Error) {
+	if err != nil {
+		hideKeys(err)
+	}
 	caller, _ := c.Caller.(*Caller)
 	if caller == nil {
 		return
@@ -138,6 +141,31 @@ func (a *Access) Done(ctx context.Context, c *op.Call, err *op.Error) {
 		a.refused.note(caller, err)
 		if x, ok := err.Extra.(*refusal); ok {
 			x.Key.Name = a.nameOf(ctx, caller.grant.key)
+		}
+	}
+}
+
+// hideKeys takes keys, which a caller put where something else belongs, out of what it is told: programs log the errors that they get.
+func hideKeys(e *op.Error) {
+	hide := func(text *string) {
+		if clean, n := Redact(*text); n > 0 {
+			*text = clean
+		}
+	}
+	hide(&e.Message)
+	for i := range e.Details {
+		hide(&e.Details[i].Field)
+		hide(&e.Details[i].Message)
+	}
+	if x, ok := e.Extra.(*refusal); ok {
+		hide(&x.Brought)
+		hide(&x.Mend)
+		for _, g := range x.Grants {
+			for _, entries := range g.AddTo {
+				for i := range entries {
+					hide(&entries[i])
+				}
+			}
 		}
 	}
 }
