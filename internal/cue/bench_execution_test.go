@@ -88,6 +88,23 @@ func BenchmarkClaimAndReport(b *testing.B) {
 	})
 }
 
+// BenchmarkBatchClaim measures executions claimed in batches of 20 by 64 callers.
+func BenchmarkBatchClaim(b *testing.B) {
+	onEach(b, func(b *testing.B, f *fixture) {
+		worker := f.key("worker", nil)
+		f.stock(b.N)
+		b.ResetTimer()
+		cpu := cpuTime()
+		crowd((b.N+19)/20, func(int) {
+			if res := f.send(worker, "execution.claim", nil, `{"worker_id":"w","max":20}`); res.Err != nil {
+				b.Errorf("claim: %v", res.Err)
+			}
+		})
+		b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(b.N), "cpu-µs/execution")
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "executions/s")
+	})
+}
+
 // bare is a transaction of two statements and nothing else.
 func (f *fixture) bare(id string) {
 	err := f.db.Update(f.Context(), func(tx *db.Tx) error {

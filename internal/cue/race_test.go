@@ -106,6 +106,40 @@ func TestNoDoubleClaims(t *testing.T) {
 	})
 }
 
+// Calls of different workspaces share transactions and nothing else.
+func TestClaimsStayInTheirWorkspace(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		const n = 64
+		keys := []string{f.admin, f.otherWorkspace()}
+		mine := map[string]int{}
+		for i, key := range keys {
+			cue := f.ok(key, "cue.create", newCue("c", nil))["id"].(string)
+			for range n / 2 {
+				mine[f.ok(key, "cue.fire", input{"id": cue})["id"].(string)] = i
+			}
+		}
+		crowd(2*n, func(i int) {
+			owner := i % 2
+			res := f.call(keys[owner], "execution.claim", input{"worker_id": "w"})
+			if codeOf(res.Err) == "claim_failed" {
+				return
+			}
+			id := answer(f, "claim", res)["execution_id"].(string)
+			if mine[id] != owner {
+				t.Errorf("workspace %d was given an execution of the other", owner)
+			}
+			if code := codeOf(f.call(keys[1-owner], "execution.report", input{"id": id, "success": true}).Err); code != "execution_not_found" {
+				t.Errorf("the other workspace reports: %q", code)
+			}
+			f.ok(keys[owner], "execution.report", input{"id": id, "success": true})
+		})
+		if left := f.number("SELECT count(*) FROM executions WHERE status <> 'success'"); left != 0 {
+			t.Errorf("%d are left", left)
+		}
+		f.countersAreExact()
+	})
+}
+
 // claimSomehow makes one claim of a random kind and returns what it was given.
 func (f *fixture) claimSomehow(key string, i int) (items []map[string]any) {
 	args := input{"worker_id": fmt.Sprint("w", i%7)}

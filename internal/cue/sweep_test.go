@@ -99,6 +99,38 @@ func TestMissedEndsOneTimeCue(t *testing.T) {
 	})
 }
 
+// While the server was away nobody could renew or claim: after a start every lease and every wait goes on for 180 seconds at
+// least.
+func TestRestartMovesDeadlines(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		worker := f.key("worker", nil)
+		held, token := f.taken(worker, "")
+		waiting := f.fire(f.cue("c", "0 0 1 1 *"), nil)
+		later := f.fire(f.cue("d", "0 0 1 1 *"), input{"send_at": f.clock.Now().Add(24 * time.Hour).Format(time.RFC3339)})
+		f.clock.Advance(2 * time.Hour)
+		f.restart()
+		f.settle()
+		f.clock.Advance(restartGrace - time.Microsecond)
+		f.settle()
+		for id, want := range map[string]string{held: "delivering", waiting: "pending", later: "pending"} {
+			if got := f.get(worker, id)["status"]; got != want {
+				t.Errorf("before the end of the grace: %v, want %s", got, want)
+			}
+		}
+		if until := f.get(worker, held)["lease_until"]; until != "2026-11-23T12:04:40Z" {
+			t.Errorf("the lease lasts until %v", until)
+		}
+		f.clock.Advance(time.Microsecond)
+		f.settle()
+		for id, want := range map[string]string{held: "pending", waiting: "missed", later: "pending"} {
+			if got := f.get(worker, id)["status"]; got != want {
+				t.Errorf("after the grace: %v, want %s", got, want)
+			}
+		}
+		f.ok(worker, "execution.report", input{"id": held, "lease_token": token, "success": true})
+	})
+}
+
 // More may be over than one transaction ends.
 func TestSweepsAll(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
