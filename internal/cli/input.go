@@ -24,15 +24,18 @@ func (r *run) addFlags() {
 		if name == "" || isArg || r.flags.Lookup(name) != nil {
 			continue
 		}
-		flag := r.flags.VarPF(&fieldValue{run: r, field: f}, name, "", flagHelp(f))
+		flag := r.flags.VarPF(&fieldValue{run: r, field: f}, name, "", flagHelp(f, r.word.refOf(r.op, f)))
 		if f.Type.Kind() == reflect.Bool {
 			flag.NoOptDefVal = "true"
 		}
 	}
 }
 
-func flagHelp(f op.Field) string {
+func flagHelp(f op.Field, kind object) string {
 	help := f.Doc
+	if kind != noObject {
+		help = strings.TrimSuffix(strings.TrimSuffix(help, "; its id"), ": id") + ": id, name or a beginning of one"
+	}
 	if len(f.Enum) > 0 {
 		help = strings.TrimSpace(help + " (" + strings.Join(f.Enum, "|") + ")")
 	}

@@ -40,7 +40,7 @@ func keyWordings() map[string]wording {
 			show: showChanged, flags: map[string]string{"expires_in": "by", "expires_at": "until"},
 			like: []string{`keys extend 4f9a0c33 --by 7d --reason "3 a.m."`, "keys extend 4f9a0c33 --until 2027-12-31"},
 		},
-		"key.rotate": {own: ownRotate, show: showRotated, flags: ends,
+		"key.rotate": {own: ownRotate, done: keepLogin, show: showRotated, flags: ends,
 			like: []string{`keys rotate "report worker"`, `keys rotate "report worker" --watch`, "keys rotate e81f4c2a --reason leaked", "keys rotate e81f4c2a --finish"}},
 		"key.revoke":          {ask: askRevoke, show: showRevoked, like: []string{`keys revoke "laptop agent"`, "keys revoke c0ffee12 --reason leaked --yes"}},
 		"key.access":          accessWording(),
@@ -129,9 +129,6 @@ func ownCreate(fs *pflag.FlagSet) func(*run) error {
 // handOver prints a new secret: the secret alone to stdout, the talk to stderr. On a terminal the secret stands on a line of its
 // own, so that a double click takes it whole.
 func (r *run) handOver(secret string, talk ...string) {
-	if r.door.flags.quiet {
-		talk = nil
-	}
 	for _, line := range talk {
 		r.say("%s", line)
 	}

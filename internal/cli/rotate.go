@@ -47,11 +47,9 @@ func showRotated(r *run, a *answer) error {
 		r.print("Ended the old secret of %s. %s goes on alone.", k.Name, k.Redacted)
 		return nil
 	}
-	if !r.door.flags.quiet {
-		defer func() { r.say("%s", strings.Join(r.rotatedWords(&k), "\n")) }()
-	}
 	r.handOver(k.Secret)
-	return r.keepLogin(&k)
+	r.say("%s", strings.Join(r.rotatedWords(&k), "\n"))
+	return nil
 }
 
 // rotatedWords say what becomes of the old secret.
@@ -71,15 +69,16 @@ func (r *run) rotatedWords(k *keyView) []string {
 }
 
 // keepLogin stores the new secret when the rotated key is the one of the login: it would be locked out otherwise.
-func (r *run) keepLogin(k *keyView) error {
-	if r.ownID != k.ID {
-		return nil
+func keepLogin(r *run, a *answer) {
+	k, err := decode[keyView](a)
+	if err != nil || r.ownID != k.ID || k.Secret == "" { // an answer that cannot be read is told when it is shown
+		return
 	}
 	if err := r.writeLogin(login{URL: r.asked.url, Key: k.Secret}); err != nil {
-		return fmt.Errorf("the key was rotated, but the login was not changed: %w", err)
+		r.say("The key was rotated, but the login was not changed: %v", err)
+		return
 	}
 	r.say("This is the key of your login; %s has the new secret now.", r.tilde(r.loginPath()))
-	return nil
 }
 
 const (

@@ -108,9 +108,17 @@ func cell(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// ids prints the ids of what an answer holds, one on each line.
+// ids prints the ids of what an answer holds, one on each line. Of an answer that shows a new key it prints that key: it would be
+// lost otherwise.
 func (r *run) ids(a *answer) error {
 	ms, _ := members(a.body)
+	for _, m := range ms {
+		var secret string
+		if (m.name == "key" || m.name == "api_key") && json.Unmarshal(m.value, &secret) == nil && secret != "" {
+			r.print("%s", secret)
+			return nil
+		}
+	}
 	if id := idOf(ms); id != "" {
 		r.print("%s", id)
 		return nil
