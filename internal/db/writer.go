@@ -96,7 +96,7 @@ func (w *writer) serve(batch []*call) {
 			w.answer(batch, nil)
 			return
 		case f == repeat && run < maxRepeats:
-			time.Sleep(rand.N(time.Millisecond << min(run, 5)))
+			<-time.After(rand.N(time.Millisecond << min(run, 5)))
 		case f == spoilt:
 			savepoints, w.wary = true, wary
 		case f == dropped && len(batch) > 1:

@@ -3,6 +3,7 @@ package rest_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -108,7 +109,7 @@ func requests(b *testing.B, addr string, pb *testing.PB) {
 			return
 		}
 		n, err := conn.Read(answer)
-		if err != nil && err != io.EOF || n < 12 || string(answer[9:12]) != "200" {
+		if err != nil && !errors.Is(err, io.EOF) || n < 12 || string(answer[9:12]) != "200" {
 			b.Errorf("%s %v", answer[:n], err)
 			return
 		}

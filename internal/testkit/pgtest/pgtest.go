@@ -76,12 +76,12 @@ func (s *instance) dsn(database string) string {
 }
 
 // admin runs a statement that concerns whole databases.
-func (s *instance) admin(ctx context.Context, statement string) error {
+func (s *instance) admin(ctx context.Context, statement string) (err error) {
 	conn, err := pgx.Connect(ctx, s.dsn("postgres"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
 	_, err = conn.Exec(ctx, statement)
 	return err
 }
