@@ -100,6 +100,10 @@ func (c *Cues) claimOrWait(ctx context.Context, cl *claim, wait time.Duration) e
 // sleep waits until there may be work (true), or until the wait is over or must end.
 func (c *Cues) sleep(ctx context.Context, cl *claim, bell <-chan struct{}, deadline time.Time) (again bool, err error) {
 	for {
+		changed := c.Access.Changed() // asked before the key is looked at, so that no change goes unseen
+		if err := cl.caller.Recheck(); err != nil || again {
+			return again && err == nil, err
+		}
 		pause := min(time.Until(deadline), recheckEvery)
 		if pause <= 0 {
 			return false, nil
@@ -114,15 +118,13 @@ func (c *Cues) sleep(ctx context.Context, cl *claim, bell <-chan struct{}, deadl
 			again = true
 		case <-timer.C:
 			again = cl.nextDue != 0 && c.now() >= cl.nextDue
+		case <-changed:
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		}
 		timer.Stop()
-		if err == nil {
-			err = cl.caller.Recheck()
-		}
-		if again || err != nil {
-			return again && err == nil, err
+		if err != nil {
+			return false, err
 		}
 	}
 }
