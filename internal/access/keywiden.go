@@ -127,6 +127,9 @@ func (a *Access) extendKey(ctx context.Context, in keyExtend) (out Key, err erro
 		if err := r.newEnd(&row, in.ExpiresIn, in.ExpiresAt); err != nil {
 			return err
 		}
+		if was := target.key.expires; was == 0 && row.expires != 0 || row.expires != 0 && row.expires < was {
+			return op.Invalid("body.expires_in", "That is earlier than the end that is set (%s). key.update brings an end forward", endText(was))
+		}
 		out, err = r.save(row, target.key, in.Reason)
 		return err
 	})
@@ -158,4 +161,11 @@ func (r *reader) newEnd(row *keyRow, in op.Opt[string], at op.Opt[op.Time]) erro
 	}
 	row.expires = end
 	return nil
+}
+
+func endText(at int64) string {
+	if at == 0 {
+		return "never"
+	}
+	return op.Time(at).String()
 }

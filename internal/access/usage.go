@@ -87,7 +87,7 @@ const (
 	hourUS      = 60 * minuteUS
 	dayUS       = 24 * hourUS
 	foldAt      = 512         // calls that wait to be folded
-	flushMost   = 1000        // rows in one transaction, so that other writers get their turn
+	flushMost   = 200         // rows in one transaction, so that other writers get their turn
 	addressMost = 64          // addresses told apart per key and day; the rest count as 'other'
 	activityFor = 400 * dayUS // how long activity is kept
 	maxAgent    = 200         // bytes of a user agent

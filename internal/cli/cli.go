@@ -110,7 +110,6 @@ func (d *door) root() *cobra.Command {
 	d.addOperations(root)
 	root.AddCommand(d.authCommand(), d.callCommand(), d.serveCommand(), d.configCommand(), d.secretCommand())
 	root.AddCommand(d.careCommands()...)
-	root.AddCommand(d.careCommands()...)
 	root.SetHelpCommandGroupID("you")
 	root.SetCompletionCommandGroupID("you")
 	return root

@@ -127,7 +127,7 @@ func (d *door) findExecutions(ctx context.Context, text string) ([]match, error)
 		}
 		for _, e := range page.Executions {
 			if strings.HasPrefix(e.ID, text) {
-				found = append(found, match{e.ID, e.CueName})
+				found = append(found, match{id: e.ID, name: e.CueName})
 			}
 		}
 		if page.NextCursor == nil {

@@ -391,6 +391,9 @@ func askRevoke(r *run) (string, error) {
 	if k.LastUsedAt != nil {
 		text += fmt.Sprintf(" It was used %s by %s.", r.ago(*k.LastUsedAt), k.LastUsed.program())
 	}
+	if self, err := get[keyView](r.ctx, r.door, "key.self", nil); err == nil && self.ID == id {
+		text += " It is the key that you are using now."
+	}
 	children, err := get[keyPage](r.ctx, r.door, "key.list", inputs{"parent_id": id})
 	if n := len(children.Keys); err == nil && n > 0 {
 		text += " " + plural(n, "child key stops as well.", "child keys stop as well.")

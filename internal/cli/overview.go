@@ -88,6 +88,9 @@ func (d *door) troubles(ctx context.Context, self *keyView, h healthView) (text 
 	if t := h.trouble(); t != "nothing" {
 		return t, keys
 	}
+	if t := d.missed(ctx); t != "" {
+		return t, keys
+	}
 	due := d.needAttention(list)
 	if len(due) == 0 {
 		return "nothing", keys
@@ -97,6 +100,23 @@ func (d *door) troubles(ctx context.Context, self *keyView, h healthView) (text 
 		text += fmt.Sprintf("     (and %d more: unstuck keys list)", len(due)-1)
 	}
 	return text, keys
+}
+
+// missed names the newest execution that nobody took within the last day; "" when there is none, or this key may not look.
+func (d *door) missed(ctx context.Context) string {
+	page, err := get[executionPage](ctx, d, "execution.list", inputs{"status": "missed", "limit": int64(1)})
+	if err != nil || len(page.Executions) == 0 {
+		return ""
+	}
+	e := page.Executions[0]
+	if d.Now().Sub(e.ScheduledFor) > 24*time.Hour {
+		return ""
+	}
+	text := fmt.Sprintf("no worker took %s, due %s: unstuck executions replay %s", e.CueName, d.ago(e.ScheduledFor), eight(e.ID))
+	if page.Total > 1 {
+		text += fmt.Sprintf("     (%d were missed in all: unstuck executions list --status missed)", page.Total)
+	}
+	return text
 }
 
 // whatNext is the next due time of a cue, or what to do while there is none.

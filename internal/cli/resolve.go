@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"unstuck/internal/op"
@@ -22,18 +23,39 @@ func (r *run) resolveAll() error {
 		if strings.TrimSpace(text) == "" {
 			return usage("%s is empty, which names nothing.", fieldWords(r.op, r.word, "."+f.Name))
 		}
-		id, err := r.resolve(r.ctx, kind, text)
+		m, err := r.find(r.ctx, kind, text)
 		if err != nil {
 			return r.refused(err)
 		}
-		r.typed[f.Name] = text
-		r.in[f.Name] = id
+		if m.begins && !r.mayGuess(kind) {
+			return usage("%q is only the beginning of %s. Name it whole, or by its id %s: this command does not guess.", text, m.name, m.id)
+		}
+		r.typed[f.Name] = firstOf(m.called, text)
+		r.in[f.Name] = m.id
 	}
 	return nil
 }
 
-// resolve is the id of an object. What is found nowhere stays as it is: the server says that it is not there.
+// mayGuess says whether the beginning of a name will do. It will not where the wrong object would lose or gain something: to end
+// an object unasked, and to change a key.
+func (r *run) mayGuess(kind object) bool {
+	switch r.op.Effect {
+	case op.Destroy:
+		return r.asks() && !r.door.flags.yes
+	case op.Write:
+		return kind != aKey
+	}
+	return true
+}
+
+// resolve is the id of an object.
 func (d *door) resolve(ctx context.Context, kind object, text string) (string, error) {
+	m, err := d.find(ctx, kind, text)
+	return m.id, err
+}
+
+// find is the object that a text names. What is found nowhere stays as it is: the server says that it is not there.
+func (d *door) find(ctx context.Context, kind object, text string) (match, error) {
 	var found []match
 	var err error
 	switch kind {
@@ -46,25 +68,29 @@ func (d *door) resolve(ctx context.Context, kind object, text string) (string, e
 	case anExec:
 		found, err = d.findExecutions(ctx, text)
 	default:
-		return text, nil
+		return match{id: text}, nil
 	}
 	var no *refusal
 	if errors.As(err, &no) && no.Status == 403 { // this key may not look: the server decides about the text itself
-		return text, nil
+		return match{id: text}, nil
 	}
 	switch {
 	case err != nil:
-		return "", err
+		return match{}, err
 	case len(found) == 0:
-		return text, nil
+		return match{id: text}, nil
 	case len(found) > 1:
-		return "", ambiguous(kind, text, found)
+		return match{}, ambiguous(kind, text, found)
 	}
-	return found[0].id, nil
+	return found[0], nil
 }
 
 // match is an object that a text may name.
-type match struct{ id, name string }
+type match struct {
+	id, name string
+	called   string // its name alone; "" when it was named by its id
+	begins   bool   // the text is only the beginning of its name
+}
 
 // ambiguous refuses a text that names several objects.
 func ambiguous(kind object, text string, found []match) error {
@@ -91,7 +117,9 @@ func best[T any](all []T, rank func(T) int, as func(T) match) []match {
 		if n < top {
 			out, top = nil, n
 		}
-		out = append(out, as(v))
+		m := as(v)
+		m.begins = n > 0
+		out = append(out, m)
 	}
 	return out
 }
@@ -119,8 +147,8 @@ var (
 	redactedEnd = regexp.MustCompile(`_\*\*\*_([0-9a-f]{8})$`)
 )
 
-// findKeys looks among the keys that the caller may list, or at the calling key itself when it may list none. Keys that still
-// work come before those that have ended.
+// findKeys looks among the keys that the caller may list, or at the calling key itself when it may list none. A whole name comes
+// before a beginning, whatever became of the key.
 func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
 	if keyIDForm.MatchString(text) {
 		return []match{{id: text}}, nil
@@ -139,22 +167,33 @@ func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
 	if m := redactedEnd.FindStringSubmatch(text); m != nil {
 		text = m[1]
 	}
-	for _, ended := range [...]bool{false, true} {
-		found := best(keys, func(k keyView) int {
-			if (k.Status == "revoked") != ended {
-				return -1
-			}
-			names := []string{k.ID, k.Name}
-			for _, s := range k.Secrets {
-				names = append(names, lastEight(s.Redacted))
-			}
-			return rankOf(text, names...)
-		}, func(k keyView) match { return match{k.ID, k.Name + "  " + k.Redacted} })
-		if len(found) > 0 {
-			return found, nil
+	found := best(keys, func(k keyView) int { return k.rank(text) }, func(k keyView) match {
+		return match{id: k.ID, name: k.Name + "  " + k.Redacted, called: k.Name}
+	})
+	return living(found, keys), nil
+}
+
+// rank compares a text with what names a key.
+func (k keyView) rank(text string) int {
+	names := []string{k.ID, k.Name}
+	for _, s := range k.Secrets {
+		names = append(names, lastEight(s.Redacted))
+	}
+	return rankOf(text, names...)
+}
+
+// living leaves out keys that were revoked where one that was not has the same claim to the name.
+func living(found []match, keys []keyView) []match {
+	var out []match
+	for _, m := range found {
+		if !slices.ContainsFunc(keys, func(k keyView) bool { return k.ID == m.id && k.Status == "revoked" }) {
+			out = append(out, m)
 		}
 	}
-	return nil, nil
+	if out == nil {
+		return found
+	}
+	return out
 }
 
 // findCues asks the server for cues of this name, and failing that for those whose name begins so. A * is nothing special here.
@@ -174,7 +213,7 @@ func (d *door) findCues(ctx context.Context, text string) ([]match, error) {
 		var found []match
 		for _, c := range page.Cues {
 			if c.Name == text || beginning && strings.HasPrefix(c.Name, text) {
-				found = append(found, match{c.ID, c.Name})
+				found = append(found, match{id: c.ID, name: c.Name, called: c.Name, begins: beginning})
 			}
 		}
 		if len(found) > 0 {
@@ -194,7 +233,7 @@ func (d *door) findMembers(ctx context.Context, text string) ([]match, error) {
 	}
 	text = strings.ToLower(text)
 	return best(list.Members, func(m memberView) int { return rankOf(text, m.ID, strings.ToLower(m.Email)) },
-		func(m memberView) match { return match{m.ID, m.Email} }), nil
+		func(m memberView) match { return match{id: m.ID, name: m.Email, called: m.Email} }), nil
 }
 
 // refused adds to a refusal what only the command line knows: how the caller named what was not found, and why it may be hidden.

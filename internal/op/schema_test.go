@@ -94,7 +94,7 @@ func TestWhatTheSchemaAcceptsTheFillerAccepts(t *testing.T) {
 				t.Fatalf("the schema accepts %s, the filler says %v", op.Marshal(doc), places(err))
 			}
 		})
-		if accepted < 10 || refused < 10 {
+		if accepted == 0 || refused == 0 {
 			t.Errorf("the generator shows nothing: %d accepted, %d refused", accepted, refused)
 		}
 	}

@@ -107,13 +107,25 @@ func (s *Server) firstBlock(b *block, io Streams, key access.NewKey) {
 	}
 	b.row("", "Scope full: everything, also making and revoking other keys. Shown this once; only a hash is kept.")
 	b.line("")
-	next := "unstuck auth login"
+	data, url := s.hints()
+	next := url + "unstuck auth login"
 	if s.Dev {
 		next = `export PATH="$PWD/bin:$PATH"` + "\n" + strings.Repeat(" ", 32) + next
 	}
 	b.line("  %-29s %s", "Next, in a second terminal:", next)
-	b.line("  %-29s %s", "Closed this too early?", "unstuck auth login --local     Trouble?   unstuck doctor")
+	b.line("  %-29s %s", "Closed this too early?", "unstuck auth login --local"+data+"     Trouble?   unstuck doctor"+data)
 	b.line("")
+}
+
+// hints are what the next commands need when the server is not where they look by themselves.
+func (s *Server) hints() (data, url string) {
+	if !strings.HasSuffix(s.Data, strings.TrimPrefix(defaultOf("data"), "~")) {
+		data = " --data " + s.Data
+	}
+	if s.url() != "http://"+defaultOf("listen") {
+		url = "UNSTUCK_URL=" + s.url() + " "
+	}
+	return data, url
 }
 
 func (s *Server) laterBlock(ctx context.Context, b *block, io Streams) error {

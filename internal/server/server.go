@@ -124,6 +124,7 @@ func (s Settings) serverSecrets(ctx context.Context, d *db.DB) (access.ServerSec
 func (s *Server) mount() http.Handler {
 	docs := func(r *http.Request) string { return baseURL(r) + "/docs/errors" }
 	pages := helpPages()
+	pages["/"] = http.RedirectHandler("/docs/help/", http.StatusFound)
 	pages["/metrics"], pages["/docs/help/style.css"] = s.metrics(), http.HandlerFunc(styleSheet)
 	h := rest.New(rest.Options{Set: s.set, Info: APIInfo(), DocsBase: docs, Log: s.deps.Log, Mount: pages})
 	if s.Dev {

@@ -63,6 +63,16 @@ func AllSettings() []Setting {
 	return out
 }
 
+// defaultOf is what holds when nothing is said, by the flag of a setting.
+func defaultOf(flag string) string {
+	for _, s := range AllSettings() {
+		if s.Flag == flag {
+			return s.Default
+		}
+	}
+	return ""
+}
+
 // ReadSettings reads settings: flags before environment before defaults. All faults are reported at once, each with what to write.
 func ReadSettings(env func(string) (string, bool), flags map[string]string, home string) (Settings, error) {
 	var s Settings
