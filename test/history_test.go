@@ -37,18 +37,18 @@ type job struct {
 	worker   string
 	success  bool
 	result   string
-	reported state // of the outcome
-	evidence int   // versions acknowledged, the outcome among them
-	doubt    bool  // one more version may be there
+	reported certainty // of the outcome
+	evidence int       // versions acknowledged, the outcome among them
+	doubt    bool      // one more version may be there
 }
 
-// state is what is known about a change: nothing, that it was under way when the server went down, or that it was acknowledged.
-type state int
+// certainty is what is known about a change: nothing, that it was under way when the server went down, or that it was acknowledged.
+type certainty int
 
 const (
-	no state = iota
-	maybe
-	yes
+	never certainty = iota
+	perhaps
+	surely
 )
 
 // historian is one caller. What it makes is its own; only work is taken from all.
@@ -70,7 +70,7 @@ type pastCue struct {
 	id, name        string
 	payload, next   int // payload.n, and what it may be already
 	paused, pausing bool
-	gone            state
+	gone            certainty
 	everySecond     bool
 }
 
@@ -79,8 +79,8 @@ type pastKey struct {
 	id      string
 	secret  string
 	old     []string // secrets that have ended
-	revoked state
-	turned  state // maybe: the secret may have ended, and the new one was never seen
+	revoked certainty
+	turned  certainty // perhaps: the secret may have ended, and the new one was never seen
 }
 
 func newHistory(client *http.Client, base, first string, seed uint64) *history {
@@ -168,7 +168,7 @@ func (c *historian) create() bool {
 func (c *historian) pick(fit func(*pastCue) bool) *pastCue {
 	var out []*pastCue
 	for _, q := range c.cues {
-		if q.gone == no && fit(q) {
+		if q.gone == never && fit(q) {
 			out = append(out, q)
 		}
 	}
@@ -178,7 +178,7 @@ func (c *historian) pick(fit func(*pastCue) bool) *pastCue {
 	return out[c.random.IntN(len(out))]
 }
 
-func any1(*pastCue) bool { return true }
+func anyCue(*pastCue) bool { return true }
 
 func (c *historian) fire() bool {
 	q := c.pick(func(q *pastCue) bool { return q.payload%3 == 0 || q.everySecond })
@@ -236,14 +236,14 @@ func (c *historian) report() bool {
 	c.mu.Lock()
 	j := c.work[id]
 	c.mu.Unlock()
-	if j.reported == no {
+	if j.reported == never {
 		c.made++
 		j.success, j.result = c.made%4 != 0, fmt.Sprintf("%s did %d", c.name, c.made)
 	}
-	j.reported = maybe // until the answer comes; the same report again gets the same answer
+	j.reported = perhaps // until the answer comes; the same report again gets the same answer
 	r, ok := c.call(c.key, "POST /v1/executions/"+id+"/outcome", obj{"lease_token": j.token, "success": j.success, "result": j.result})
 	if ok && c.ack(r, "report") {
-		j.reported, j.evidence = yes, 1
+		j.reported, j.evidence = surely, 1
 		c.held, c.done = c.held[1:], append(c.done, id)
 	}
 	return ok
@@ -268,7 +268,7 @@ func (c *historian) addEvidence() bool {
 }
 
 func (c *historian) change() bool {
-	q := c.pick(any1)
+	q := c.pick(anyCue)
 	if q == nil {
 		return c.create()
 	}
@@ -282,7 +282,7 @@ func (c *historian) change() bool {
 }
 
 func (c *historian) pauseOrResume() bool {
-	q := c.pick(any1)
+	q := c.pick(anyCue)
 	if q == nil {
 		return c.create()
 	}
@@ -302,10 +302,10 @@ func (c *historian) remove() bool {
 	if q == nil {
 		return c.create()
 	}
-	q.gone = maybe
+	q.gone = perhaps
 	r, ok := c.call(c.key, "DELETE /v1/cues/"+q.id, nil)
 	if ok && c.ack(r, "delete") {
-		q.gone = yes
+		q.gone = surely
 	}
 	return ok
 }
@@ -322,7 +322,7 @@ func (c *historian) makeKey() bool {
 func (c *historian) pickKey() *pastKey {
 	var out []*pastKey
 	for _, k := range c.keys {
-		if k.revoked == no && k.turned == no {
+		if k.revoked == never && k.turned == never {
 			out = append(out, k)
 		}
 	}
@@ -337,11 +337,11 @@ func (c *historian) rotateKey() bool {
 	if k == nil {
 		return c.makeKey()
 	}
-	k.turned = maybe
+	k.turned = perhaps
 	r, ok := c.call(c.key, "POST /v1/keys/"+k.id+"/rotate", obj{"now": true})
 	if ok && c.ack(r, "rotate") {
 		k.old = append(k.old, k.secret)
-		k.secret, k.turned = r.Str("key"), no
+		k.secret, k.turned = r.Str("key"), never
 	}
 	return ok
 }
@@ -351,10 +351,10 @@ func (c *historian) revokeKey() bool {
 	if k == nil || c.random.IntN(2) == 0 {
 		return c.makeKey()
 	}
-	k.revoked = maybe
+	k.revoked = perhaps
 	r, ok := c.call(c.key, "POST /v1/keys/"+k.id+"/revoke", obj{})
 	if ok && c.ack(r, "revoke") {
-		k.revoked = yes
+		k.revoked = surely
 	}
 	return ok
 }
@@ -382,17 +382,17 @@ func (h *history) check() {
 func (c *historian) checkCue(q *pastCue) {
 	r, _ := c.call(c.key, "GET /v1/cues/"+q.id, nil)
 	there := r.Status == 200
-	if !there && r.Status != 404 || q.gone == yes && there || q.gone == no && !there {
+	if !there && r.Status != 404 || q.gone == surely && there || q.gone == never && !there {
 		c.fault("cue %s, deleted %v: %s", q.name, q.gone, gist(r))
 		return
 	}
 	if ledger := c.must(c.first, "GET /v1/cues/"+q.id+"/ledger?from=2026-01-01", nil); ledger.JSON["closed"] != true {
 		c.fault("the ledger of cue %s does not close: %s", q.name, ledger.Body)
 	}
-	if q.gone = yes; !there {
+	if q.gone = surely; !there {
 		return
 	}
-	q.gone = no
+	q.gone = never
 	payload, _ := r.JSON["payload"].(obj)
 	n, _ := payload["n"].(float64)
 	if int(n) != q.payload && int(n) != q.next {
@@ -409,11 +409,11 @@ func (c *historian) checkKey(k *pastKey) {
 	r, _ := c.call(k.secret, "GET /v1/keys/self", nil)
 	want := []string{""}
 	switch {
-	case k.revoked == yes:
+	case k.revoked == surely:
 		want = []string{"key_revoked"}
-	case k.revoked == maybe:
+	case k.revoked == perhaps:
 		want = []string{"", "key_revoked"}
-	case k.turned == maybe:
+	case k.turned == perhaps:
 		want = []string{"", "key_rotated"}
 	}
 	if !slices.Contains(want, r.Code()) || r.Status != 200 && r.Status != 401 {
@@ -421,11 +421,11 @@ func (c *historian) checkKey(k *pastKey) {
 	}
 	switch r.Code() {
 	case "":
-		k.revoked, k.turned = no, no
+		k.revoked, k.turned = never, never
 	case "key_revoked":
-		k.revoked = yes
+		k.revoked = surely
 	case "key_rotated": // its new secret was never seen: nothing more can be said about it
-		k.turned = yes
+		k.turned = surely
 		c.keys = slices.DeleteFunc(slices.Clone(c.keys), func(x *pastKey) bool { return x == k })
 	}
 	for _, old := range k.old {
@@ -441,13 +441,13 @@ func (h *history) checkWork() {
 		outcome, _ := r.JSON["outcome"].(obj)
 		versions, _ := r.JSON["evidence_versions"].(float64)
 		switch {
-		case j.reported == yes && outcome == nil, j.reported == no && outcome != nil:
+		case j.reported == surely && outcome == nil, j.reported == never && outcome != nil:
 			h.fault("execution %s, reported %v: its outcome is %v", id, j.reported, outcome)
 		case outcome != nil && (outcome["success"] != j.success || outcome["result"] != j.result):
 			h.fault("execution %s: outcome %v, reported was %t %q", id, outcome, j.success, j.result)
 		case outcome == nil && j.worker != "" && (r.Str("status") != "delivering" || r.Str("claimed_by_worker") != j.worker || r.JSON["attempts"] != 1.0):
 			h.fault("execution %s, claimed by %s: %s", id, j.worker, r.Body)
-		case outcome != nil && int(versions) != j.evidence && j.reported != maybe && !(j.doubt && int(versions) == j.evidence+1):
+		case outcome != nil && int(versions) != j.evidence && j.reported != perhaps && !(j.doubt && int(versions) == j.evidence+1):
 			h.fault("execution %s has %v versions of evidence, %d were acknowledged", id, versions, j.evidence)
 		}
 		j.evidence, j.doubt = int(versions), false
