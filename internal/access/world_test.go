@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +21,18 @@ import (
 	"unstuck/internal/op"
 	"unstuck/internal/testkit/pgtest"
 )
+
+// TestMain lets properties be looked at fewer times than by default, unless the command line says how often: each step of many of them
+// is a transaction on two databases.
+func TestMain(m *testing.M) {
+	for name, value := range map[string]string{"rapid.checks": "30", "rapid.steps": "20"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
 
 // hands are the clock of a test, which moves only when it is told to.
 type hands struct{ us atomic.Int64 }
