@@ -155,9 +155,9 @@ func (w *world) checkLookups(t *testing.T, kind, key string) {
 	}
 }
 
-// TestForgedForwarding sends forwarding headers to a server that trusts nobody, and through proxies to one that does: only what a
+// TestForwardedAddress sends forwarding headers to a server that trusts nobody, and through proxies to one that does: only what a
 // trusted proxy says counts.
-func TestForgedForwarding(t *testing.T) {
+func TestForwardedAddress(t *testing.T) {
 	t.Parallel()
 	const one = "127.0.0.1/32"
 	for _, c := range []struct {
