@@ -27,7 +27,8 @@ func onEach(b *testing.B, fn func(b *testing.B, f *fixture)) {
 	})
 }
 
-// stock makes n executions of one cue that are ready to be claimed, due one microsecond after the other, and returns their ids.
+// stock makes n executions of one cue that are ready to be claimed, made and due one microsecond after the other, and returns
+// their ids.
 func (f *fixture) stock(n int) []string {
 	f.Helper()
 	cue := f.cue("stock", "0 0 1 1 *")
@@ -35,9 +36,9 @@ func (f *fixture) stock(n int) []string {
 	for len(ids) < n {
 		es := make([]*execution, min(n-len(ids), 1000))
 		for i := range es {
+			at := f.cues.now() + op.Time(len(ids)+i-n)
 			es[i] = &execution{
-				workspace: f.ws, cueID: cue, triggeredBy: byFire, scheduledFor: f.cues.now() + op.Time(len(ids)+i-n), payload: `{"task":"bench","n":1}`,
-				maxAttempts: 3, createdAt: f.cues.now(),
+				workspace: f.ws, cueID: cue, triggeredBy: byFire, scheduledFor: at, payload: `{"task":"bench","n":1}`, maxAttempts: 3, createdAt: at,
 			}
 		}
 		f.must(f.db.Update(f.Context(), func(tx *db.Tx) error { return f.cues.insertExecution(tx, es...) }))
@@ -128,8 +129,9 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// pair claims one execution and reports it.
+// pair claims one execution and reports it. The clock goes on, because rows lie side by side by their times.
 func (f *fixture) pair(worker string) {
+	f.clock.Advance(time.Microsecond)
 	got := f.send(worker, "execution.claim", nil, `{"worker_id":"w"}`)
 	var claimed struct {
 		ID    string `json:"execution_id"`

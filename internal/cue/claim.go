@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"unstuck/internal/access"
@@ -133,7 +134,7 @@ func (c *Cues) sleep(ctx context.Context, cl *claim, bell <-chan struct{}, deadl
 func (c *Cues) take(ctx context.Context, batch func() []*claim) error {
 	return c.DB.Update(ctx, func(tx *db.Tx) error {
 		claims := batch()
-		r := &round{c: c, tx: tx, now: c.now(), gone: map[string]bool{}, twins: map[*claim]*claim{}, sums: tally{}}
+		r := &round{c: c, tx: tx, now: c.now(), gone: map[string]bool{}, given: map[holder][]lease{}, twins: map[*claim]*claim{}, sums: tally{}}
 		for _, cl := range claims {
 			cl.taken, cl.bytes, cl.nextDue = nil, 0, 0
 		}
@@ -143,10 +144,7 @@ func (c *Cues) take(ctx context.Context, batch func() []*claim) error {
 				return err
 			}
 		}
-		for twin, first := range r.twins {
-			twin.taken = first.taken
-		}
-		return r.sums.save(tx)
+		return r.save()
 	})
 }
 
@@ -155,29 +153,55 @@ type round struct {
 	c     *Cues
 	tx    *db.Tx
 	now   op.Time
-	gone  map[string]bool   // executions given out in this round
-	twins map[*claim]*claim // calls that repeat another one of the same round
+	gone  map[string]bool    // executions given out in this round
+	given map[holder][]lease // not yet written
+	twins map[*claim]*claim  // calls that repeat another one of the same round
 	sums  tally
+}
+
+// holder is who gets leases, as they are written: those of one holder take one statement.
+type holder struct {
+	key, worker, request string
+	bare                 bool
 }
 
 // give hands an execution to a call.
 func (r *round) give(cl *claim, w work) error {
 	l := lease{work: w, token: rand.Text(), until: r.c.leaseEnd(r.now)}
 	l.attempts++
-	n, err := r.tx.Exec(sqlClaim, w.id, cl.caller.KeyID(), cl.worker, r.now, cl.request, l.token, cl.bare, l.until)
-	if err == nil && n != 1 {
-		err = errors.New("somebody else took it between look and claim")
+	var err error
+	if l.payload, err = w.payload(r.tx); err != nil {
+		return err
 	}
-	if err == nil {
-		l.payload, err = w.payload(r.tx)
-	}
-	if err != nil {
-		return fmt.Errorf("claim execution %s: %w", w.id, err)
-	}
+	to := holder{cl.caller.KeyID(), cl.worker, cl.request, cl.bare}
+	r.given[to] = append(r.given[to], l)
 	r.gone[w.id] = true
 	r.sums.moved(w.workspace, w.status, statusDelivering)
 	cl.add(l)
 	return nil
+}
+
+// save writes what was given out, in bounded statements.
+func (r *round) save() error {
+	for to, leases := range r.given {
+		for some := range slices.Chunk(leases, gatherMost) {
+			ids, tokens := make([]string, len(some)), make([]string, len(some))
+			for i, l := range some {
+				ids[i], tokens[i] = l.id, l.token
+			}
+			n, err := r.tx.Exec(sqlClaim, ids, tokens, to.key, to.worker, r.now, to.request, to.bare, some[0].until)
+			if err != nil {
+				return fmt.Errorf("claim executions: %w", err)
+			}
+			if n != int64(len(some)) {
+				return errors.New("claim executions: somebody else took one between look and claim")
+			}
+		}
+	}
+	for twin, first := range r.twins {
+		twin.taken = first.taken
+	}
+	return r.sums.save(r.tx)
 }
 
 // leaseEnd is when a lease ends that is taken or renewed now.

@@ -82,6 +82,22 @@ func (l *link) save(tx *db.Tx) error {
 	return err
 }
 
+// saveReports writes the first links of some chains.
+func saveReports(tx *db.Tx, links []link, at op.Time) error {
+	if len(links) == 0 {
+		return nil
+	}
+	n := len(links)
+	executions, keys, bodies, hashes := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	for i, l := range links {
+		executions[i], keys[i], bodies[i], hashes[i] = l.execution, l.keyID, l.body, l.hash
+	}
+	if _, err := tx.Exec(sqlReportsAdd, executions, keys, bodies, hashes, at); err != nil {
+		return fmt.Errorf("store the evidence of reports: %w", err)
+	}
+	return nil
+}
+
 func (l *link) scan(r scanner) error {
 	return r.Scan(&l.outcomeAt, &l.execution, &l.version, &l.at, &l.keyID, &l.what, &l.body, &l.hash)
 }

@@ -141,11 +141,12 @@ func (c *Cues) recordAll(ctx context.Context, batch func() []*report) error {
 
 // recording is one transaction of reports.
 type recording struct {
-	c    *Cues
-	tx   *db.Tx
-	now  op.Time
-	sums tally
-	ran  map[string]int64 // reports by cue, of those that recur
+	c     *Cues
+	tx    *db.Tx
+	now   op.Time
+	sums  tally
+	ran   map[string]int64 // reports by cue, of those that recur
+	links []link           // not yet written
 }
 
 // take decides about one report and stores it. A refusal goes into the report; an error ends the transaction.
@@ -199,10 +200,8 @@ func (b *recording) store(r *report, h *held) error {
 	l.seal(genesis(h.id))
 	_, err := b.tx.Exec(sqlReport, h.id, status, delivered, message, r.state, s.Success, s.stored(b.now), b.now,
 		r.caller.KeyID(), r.token == "", !s.proof.empty(), text(s.ResultType))
-	if err == nil {
-		err = l.save(b.tx)
-	}
-	if err == nil && h.recurs {
+	b.links = append(b.links, l)
+	if h.recurs {
 		b.ran[h.cueID]++
 	} else if err == nil {
 		err = b.c.finishCue(b.tx, h.cueID, s.Success, b.now)
@@ -231,8 +230,11 @@ func (b *recording) count(h *held, status string, success bool) {
 	}
 }
 
-// save writes what the reports have in common.
+// save writes what one statement can write for all reports: their evidence, their cues, the totals.
 func (b *recording) save() error {
+	if err := saveReports(b.tx, b.links, b.now); err != nil {
+		return err
+	}
 	ids, counts := make([]string, 0, len(b.ran)), make([]int64, 0, len(b.ran))
 	for id, n := range b.ran {
 		ids, counts = append(ids, id), append(counts, n)

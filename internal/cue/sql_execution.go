@@ -78,10 +78,10 @@ const (
 
 	sqlLeasesOfRequest = `SELECT ` + leaseColumns + executionsAndCues + `WHERE e.claimed_key = ?1 AND e.claimed_worker = ?2
 		AND e.claim_request = ?3 AND e.status = 'delivering' AND e.lease_until > ?4 ORDER BY e.scheduled_for, e.id`
-	sqlClaim = `UPDATE executions SET status = 'delivering', attempts = attempts + 1, claimed_key = ?2, claimed_worker = ?3,
-		claimed_at = ?4, started_at = ?4, last_attempt_at = ?4, last_heartbeat = NULL, claim_request = ?5, lease_token = ?6,
-		lease_bare = ?7, lease_until = ?8, deadline = ?8, updated_at = ?4
-		WHERE id = ?1 AND ` + ready
+	sqlClaim = `UPDATE executions SET status = 'delivering', attempts = attempts + 1, claimed_key = ?3, claimed_worker = ?4,
+		claimed_at = ?5, started_at = ?5, last_attempt_at = ?5, last_heartbeat = NULL, claim_request = ?6, lease_token = r.token,
+		lease_bare = ?7, lease_until = ?8, deadline = ?8, updated_at = ?5
+		FROM @rows(id TEXT ?1, token TEXT ?2) AS r WHERE executions.id = r.id AND ` + ready
 	sqlGiveBack = `UPDATE executions SET status = 'pending', attempts = attempts - 1, claimed_key = '', claimed_worker = '',
 		claimed_at = NULL, started_at = NULL, claim_request = '', lease_token = '', lease_until = NULL, deadline = ?4, updated_at = ?3
 		WHERE id = ?1 AND lease_token = ?2 AND status = 'delivering'`
@@ -121,8 +121,11 @@ const (
 	sqlCuesRan = `UPDATE cues SET last_run = ?3, run_count = cues.run_count + r.n
 		FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
 
-	linkColumns       = `outcome_at, execution_id, version, at, key_id, what, body, hash`
-	sqlEvidenceAdd    = `INSERT INTO evidence (` + linkColumns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`
+	linkColumns    = `outcome_at, execution_id, version, at, key_id, what, body, hash`
+	sqlEvidenceAdd = `INSERT INTO evidence (` + linkColumns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`
+	sqlReportsAdd  = `INSERT INTO evidence (` + linkColumns + `)
+		SELECT CAST(?5 AS INTEGER), r.execution, 1, CAST(?5 AS INTEGER), r.keyid, 'outcome', r.body, r.hash
+		FROM @rows(execution TEXT ?1, keyid TEXT ?2, body TEXT ?3, hash TEXT ?4) AS r`
 	sqlEvidenceAll    = `SELECT ` + linkColumns + ` FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 ORDER BY version`
 	sqlEvidenceLast   = `SELECT ` + linkColumns + ` FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 ORDER BY version DESC LIMIT 1`
 	sqlEvidenceFirst  = `SELECT body FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 AND version = 1`
