@@ -266,7 +266,7 @@ func (r *reader) hasKeys(rows []keyRow) error {
 	if err != nil {
 		return err
 	}
-	x := heldKeys{Mend: `Send keys: "hand_over" to take them over yourself, or keys: "revoke" to end them.`}
+	x := heldKeys{Mend: `Say keys=hand_over to take them over yourself, or keys=revoke to end them: in the query of a DELETE, in the body of a PATCH.`}
 	for _, k := range keys {
 		h := heldKey{Key: k}
 		if k.LastUsed != nil {

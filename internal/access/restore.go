@@ -10,50 +10,95 @@ import (
 	"unstuck/internal/db"
 )
 
-// RevokedKey is what must not come back to life when an older database is restored.
-type RevokedKey struct {
-	Workspace, ID, By string
-	At                int64
+// Ended is what must not come back to life when an older database is restored: revoked keys, and secrets that a rotation ended.
+type Ended struct {
+	keys    []endedKey
+	secrets []endedSecret
 }
 
-// RevokedKeys lists every revoked key of the database.
-func (a *Access) RevokedKeys(ctx context.Context) (out []RevokedKey, err error) {
+type endedKey struct {
+	workspace, id, by string
+	at                int64
+}
+
+type endedSecret struct {
+	digits string
+	at     int64
+}
+
+// Ended lists what has ended in this database.
+func (a *Access) Ended(ctx context.Context) (out Ended, err error) {
 	err = a.DB.View(ctx, func(tx *db.Tx) error {
-		out = nil
-		return each(tx, sqlKeysRevoked, nil, func(r *sql.Rows) error {
-			var k RevokedKey
-			err := r.Scan(&k.Workspace, &k.ID, &k.At, &k.By)
-			out = append(out, k)
+		out = Ended{}
+		err := each(tx, sqlKeysRevoked, nil, func(r *sql.Rows) error {
+			var k endedKey
+			err := r.Scan(&k.workspace, &k.id, &k.at, &k.by)
+			out.keys = append(out.keys, k)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return each(tx, sqlSecretsEnded, nil, func(r *sql.Rows) error {
+			var s endedSecret
+			err := r.Scan(&s.digits, &s.at)
+			out.secrets = append(out.secrets, s)
 			return err
 		})
 	})
 	return out, err
 }
 
-// KeepRevoked revokes those of a list that this database has alive, and notes it in their audit logs. It answers how many.
-func (a *Access) KeepRevoked(ctx context.Context, list []RevokedKey) (n int, err error) {
+// KeepEnded ends what this database has alive and another had ended, and notes it in the audit logs. It answers how many keys and
+// how many secrets.
+func (a *Access) KeepEnded(ctx context.Context, ended Ended) (keys, secrets int, err error) {
 	err = a.update(ctx, func(tx *db.Tx) error {
-		n = 0
-		for _, k := range list {
-			row, err := readKey(tx, k.Workspace, k.ID)
+		keys, secrets = 0, 0
+		for _, k := range ended.keys {
+			row, err := readKey(tx, k.workspace, k.id)
 			if isNone(err) || err == nil && row.revoked != 0 {
 				continue
 			}
 			if err != nil {
 				return err
 			}
-			row.revoked, row.revokedBy = k.At, k.By
+			row.revoked, row.revokedBy = k.at, k.by
 			if err := setKey(tx, &row); err != nil {
 				return err
 			}
-			n++
-			if err := a.append(tx, k.Workspace, a.serverRow("server.restore", "key", row.id, row.name, map[string]any{"kept": "revoked"})); err != nil {
+			keys++
+			if err := a.append(tx, k.workspace, a.serverRow("server.restore", "key", row.id, row.name, map[string]any{"kept": "revoked"})); err != nil {
 				return err
 			}
 		}
-		return nil
+		secrets, err = a.keepSecrets(tx, ended.secrets)
+		return err
 	})
-	return n, err
+	return keys, secrets, err
+}
+
+func (a *Access) keepSecrets(tx *db.Tx, ended []endedSecret) (n int, err error) {
+	for _, e := range ended {
+		s, row := secretRow{}, keyRow{}
+		err := s.scan(tx.Row(sqlSecretByDigits, e.digits))
+		if isNone(err) || err == nil && s.is(stateEnded) {
+			continue
+		}
+		if err == nil {
+			err = setSecret(tx, s, stateEnded, e.at)
+		}
+		if err == nil {
+			err = row.scan(tx.Row(sqlKeyAnywhere, s.key))
+		}
+		if err == nil && row.revoked == 0 {
+			n++
+			err = a.append(tx, row.workspace, a.serverRow("server.restore", "key", row.id, row.name, map[string]any{"kept": "ended", "secret": s.redacted()}))
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // CheckRows walks the chains of all workspaces without holding them against the heads that were written down: a backup is behind

@@ -16,7 +16,7 @@ import (
 type Restrictions struct {
 	Cues          op.Clear[[]string] `json:"cues" min:"1" max:"100" doc:"ids of cues, or names with at most one * at the end"`
 	IPs           op.Clear[[]string] `json:"ips" min:"1" max:"100" doc:"addresses or CIDRs that calls may come from"`
-	Via           op.Clear[[]string] `json:"via" min:"1" max:"2" enum:"rest|mcp" doc:"doors: rest (everything under /v1), mcp"`
+	Via           op.Clear[[]string] `json:"via" min:"1" max:"2" enum:"rest|mcp" doc:"ways in: rest (everything under /v1), mcp"`
 	NotBefore     op.Clear[op.Time]  `json:"not_before" doc:"the key works from this moment on"`
 	RatePerMinute op.Clear[int64]    `json:"rate_per_minute" min:"1" max:"1000000" doc:"a cap on the key's own calls; it only lowers, it reserves nothing"`
 	WorkerIDs     op.Clear[[]string] `json:"worker_ids" min:"1" max:"100" doc:"worker ids that the key may act as"`

@@ -102,7 +102,7 @@ func (r *rules) unmet(out []obstacle, k *key, operation string, narrow op.Narrow
 		if entry != "rest" && entry != "mcp" {
 			entry = ""
 		}
-		out = append(out, obstacle{k, "via", c.via, entry, "This key may be used only through certain doors, and you came by " + c.via + "."})
+		out = append(out, obstacle{k, "via", c.via, entry, "This key may be used only in certain ways, and you came via " + c.via + "."})
 	}
 	return out
 }

@@ -66,6 +66,7 @@ const (
 
 	sqlSecretsOfKeys  = `SELECT ` + secretRead + ` FROM secrets WHERE key_id IN @list(?1) ORDER BY key_id, seq DESC`
 	sqlSecretByDigits = `SELECT ` + secretRead + ` FROM secrets WHERE digits = ?1`
+	sqlSecretsEnded   = `SELECT digits, coalesce(ends_at, created_at) FROM secrets WHERE state = 'ended'`
 	sqlSecretTaken    = `SELECT count(*) FROM secrets WHERE digits = ?1`
 	sqlSecretAdd      = `INSERT INTO secrets (` + secretCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`
 	sqlSecretState    = `UPDATE secrets SET state = ?2, ends_at = ?3 WHERE digits = ?1`

@@ -132,8 +132,8 @@ func (c *Caller) may(ctx context.Context, permission, cue string) error {
 
 // keyAuthorize is the input of key.authorize, for the sub-request of a proxy.
 type keyAuthorize struct {
-	Permission op.Opt[string] `json:"permission" doc:"what the key must be allowed to do; required"`
-	Cue        op.Opt[string] `json:"cue" doc:"id of the cue that it is about"`
+	Permission op.Opt[string] `json:"permission" nul:"replace" doc:"what the key must be allowed to do; required"`
+	Cue        op.Opt[string] `json:"cue" nul:"replace" doc:"id of the cue that it is about"`
 }
 
 // overLimit is the 429 in the only way that a proxy passes on.

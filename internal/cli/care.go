@@ -180,8 +180,12 @@ func (d *door) restoreCommand() *cobra.Command {
 			d.say("The database that was there is now %s.", d.tilde(done.Replaced))
 		}
 		if done.KeptRevoked > 0 {
-			d.say("%d keys that it had revoked since stay revoked.", done.KeptRevoked)
+			d.say("%s.", plural(done.KeptRevoked, "key that it had revoked since stays revoked", "keys that it had revoked since stay revoked"))
 		}
+		if done.KeptEnded > 0 {
+			d.say("%s.", plural(done.KeptEnded, "secret that a rotation had ended since stays ended: rotate its key again", "secrets that rotations had ended since stay ended: rotate their keys again"))
+		}
+		d.say("Narrower rights and new members since the backup are gone with it: look at unstuck keys list.")
 		return nil
 	}
 	return cmd

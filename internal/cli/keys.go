@@ -84,7 +84,7 @@ func ownRestrictions(fs *pflag.FlagSet) func(*run) {
 		if k.flag != "" {
 			lists[k.wire] = fs.StringSlice(k.only, []string{}, map[string]string{
 				"cues": "only these cues: ids, names, or beginnings like crm-*", "ips": "only from these addresses or networks",
-				"via": "only through these doors: rest, mcp", "worker_ids": "only as these workers",
+				"via": "only via rest or mcp", "worker_ids": "only as these workers",
 			}[k.wire])
 		}
 	}

@@ -75,9 +75,13 @@ func (q *cue) setPayload(payload string) {
 	q.task, q.agent = choosers(payload)
 }
 
-// loadCue reads a cue that the caller may see; otherwise the answer is 404 cue_not_found.
-func loadCue(tx *db.Tx, caller *access.Caller, id string) (*cue, error) {
-	q, err := readCue(tx, id)
+// loadCue reads a cue that the caller may see, by its id or, where there is none of this id, by its name; otherwise the answer is
+// 404 cue_not_found.
+func loadCue(tx *db.Tx, caller *access.Caller, ref string) (*cue, error) {
+	q, err := readCue(tx, sqlCueByID, ref)
+	if q == nil && err == nil {
+		q, err = readCue(tx, sqlCueByName, caller.Workspace(), ref)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -87,15 +91,15 @@ func loadCue(tx *db.Tx, caller *access.Caller, id string) (*cue, error) {
 	return q, nil
 }
 
-// readCue reads a cue of any workspace; nil when there is none of this id.
-func readCue(tx *db.Tx, id string) (*cue, error) {
+// readCue reads one cue; nil when there is none.
+func readCue(tx *db.Tx, query string, args ...any) (*cue, error) {
 	q := &cue{}
-	err := q.scan(tx.Row(sqlCueByID, id))
+	err := q.scan(tx.Row(query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read cue %s: %w", id, err)
+		return nil, fmt.Errorf("read cue %v: %w", args, err)
 	}
 	return q, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
@@ -29,7 +30,14 @@ type fireOutput struct {
 	ScheduledFor op.OffsetTime `json:"scheduled_for"`
 	Status       string        `json:"status"`
 	TriggeredBy  string        `json:"triggered_by"`
+
+	// CueAPI's verify-echo of a fire is of an empty body, whatever was sent (wire contract 1.12): its clients compare with that.
+	BodyReceived op.Value `json:"body_received,omitempty" doc:"null, when X-CueAPI-Verify-Echo was sent"`
+	BodyHash     string   `json:"body_received_sha256,omitempty"`
 }
+
+// emptyHash is the SHA-256 of nothing.
+const emptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 // fire makes an execution by hand, whatever the cue's status. It is not a due time: schedule and ledger stay as they are.
 func (c *Cues) fire(ctx context.Context, in fireInput) (out fireOutput, err error) {
@@ -61,6 +69,9 @@ func (c *Cues) fire(ctx context.Context, in fireInput) (out fireOutput, err erro
 		}
 		out = fireOutput{
 			ID: e.id, ExecutionID: e.id, CueID: q.id, ScheduledFor: op.OffsetTime(e.scheduledFor), Status: e.status, TriggeredBy: byFire,
+		}
+		if strings.EqualFold(strings.TrimSpace(op.CallOf(ctx).Request.Header.Get("X-CueAPI-Verify-Echo")), "true") {
+			out.BodyReceived, out.BodyHash = op.Value("null"), emptyHash
 		}
 		return access.Record(tx, access.Event{Object: "cue", ID: q.id, Name: q.name, Detail: firedDetail{e.id}})
 	})

@@ -36,7 +36,7 @@ func (c *Cues) replay(ctx context.Context, in executionID) (out replayOutput, er
 		if err := c.admitExecution(tx, old.workspace, now); err != nil {
 			return err
 		}
-		q, err := readCue(tx, old.cueID)
+		q, err := readCue(tx, sqlCueByID, old.cueID)
 		if err != nil {
 			return err
 		}

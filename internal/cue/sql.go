@@ -10,6 +10,7 @@ const cueColumns = `c.id, c.workspace_id, c.name, c.description, c.status, c.tra
 
 const (
 	sqlCueByID   = `SELECT ` + cueColumns + ` FROM cues c WHERE c.id = ?1`
+	sqlCueByName = `SELECT ` + cueColumns + ` FROM cues c WHERE c.workspace_id = ?1 AND c.name = ?2`
 	sqlCueNamed  = `SELECT count(*) FROM cues WHERE workspace_id = ?1 AND name = ?2`
 	sqlCueInsert = `INSERT INTO cues (id, workspace_id, name, description, status, transport, schedule_type, cron, at, timezone,
 		callback, payload, task, agent, max_attempts, backoff, pause_on_failure, verification, catch_up,

@@ -195,7 +195,7 @@ func (c *Cues) finish(tx *db.Tx, cueID string, success bool, at op.Time) (pausab
 
 // end gives a cue another status, from the server's side.
 func (c *Cues) end(tx *db.Tx, cueID, status string, now op.Time) error {
-	old, err := readCue(tx, cueID)
+	old, err := readCue(tx, sqlCueByID, cueID)
 	if err != nil || old == nil {
 		return err
 	}

@@ -13,7 +13,7 @@ var (
 	ErrUnknown = error(passing("it is unknown whether the change was saved, because the database failed while saving it; look before you repeat it"))
 
 	// ErrDiskFull says that there was no room to write. Nothing was changed; the next Update works again when there is room.
-	ErrDiskFull = error(passing("the disk of the database is full: nothing was changed"))
+	ErrDiskFull = error(passing("the disk of the database is full, or cannot be written: nothing was changed"))
 
 	// ErrLostLock says that the connection that holds the server's lock on PostgreSQL broke and the lock is not held again
 	// yet. It passes by itself; answer 503.

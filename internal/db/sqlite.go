@@ -231,7 +231,7 @@ func (e *sqliteEngine) close() error {
 // classifySQLite adds the error of this package that callers know to one of SQLite.
 func classifySQLite(err error) error {
 	switch {
-	case errors.Is(err, sqlite3.FULL), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, sqlite3.FULL), errors.Is(err, sqlite3.IOERR_WRITE), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	case errors.Is(err, sqlite3.NOTADB):
 		return fmt.Errorf("the file is not a database, or it is damaged at its beginning: %w", err)

@@ -62,7 +62,7 @@ func checkURL(s string) (stored, fault string) {
 	if u.Path == "" {
 		u.Path = "/"
 	}
-	return u.String(), ""
+	return (&url.URL{}).ResolveReference(u).String(), "" // without dot segments
 }
 
 // normalHost is the host of an address as it is stored, with its port unless that is the scheme's own.

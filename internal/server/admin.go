@@ -83,6 +83,7 @@ func SecretStatus(ctx context.Context, s Settings, rotate bool) (out access.Secr
 type Restored struct {
 	Replaced    string // where the database that was there went; "" when there was none
 	KeptRevoked int    // keys that the backup had alive and the replaced database had revoked
+	KeptEnded   int    // secrets of other keys that a rotation had ended since
 }
 
 // Restore puts a backup in the place of the database. It checks first that this program and the server secret fit the backup and
@@ -94,7 +95,7 @@ func Restore(ctx context.Context, s Settings, from string) (out Restored, err er
 	if err := s.prepareData(); err != nil {
 		return out, err
 	}
-	revoked, err := s.revokedKeys(ctx)
+	ended, err := s.ended(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -103,11 +104,13 @@ func Restore(ctx context.Context, s Settings, from string) (out Restored, err er
 	if err := copyFile(from, fresh); err != nil {
 		return out, err
 	}
-	if out.KeptRevoked, err = s.prepareRestored(ctx, fresh, revoked); err != nil {
+	if out.KeptRevoked, out.KeptEnded, err = s.prepareRestored(ctx, fresh, ended); err != nil {
 		return out, err
 	}
 	if _, err := os.Stat(s.DSN()); err == nil {
-		out.Replaced = s.DSN() + time.Now().UTC().Format(".replaced-20060102-150405")
+		if out.Replaced, err = freeName(s.DSN() + time.Now().UTC().Format(".replaced-20060102-150405")); err != nil {
+			return out, err
+		}
 		for _, suffix := range []string{"-wal", "-shm"} {
 			if err := os.Rename(s.DSN()+suffix, out.Replaced+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return out, fmt.Errorf("put the old database aside: %w", err)
@@ -123,24 +126,24 @@ func Restore(ctx context.Context, s Settings, from string) (out Restored, err er
 	return out, s.rewriteHeads(ctx)
 }
 
-// revokedKeys are the keys that the database in place has revoked; none when there is no database. It fails when a server runs.
-func (s Settings) revokedKeys(ctx context.Context) ([]access.RevokedKey, error) {
+// ended is what the database in place has ended; nothing when there is no database. It fails when a server runs.
+func (s Settings) ended(ctx context.Context) (access.Ended, error) {
 	if _, err := os.Stat(s.DSN()); errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return access.Ended{}, nil
 	}
 	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1}, slog.New(slog.DiscardHandler), true)
 	if err != nil {
-		return nil, fmt.Errorf("open the database that is to be replaced: %w", err)
+		return access.Ended{}, fmt.Errorf("open the database that is to be replaced: %w", err)
 	}
-	list, err := a.RevokedKeys(ctx)
+	list, err := a.Ended(ctx)
 	return list, errors.Join(err, d.Close())
 }
 
 // prepareRestored checks a copy of the backup and carries the revocations over.
-func (s Settings) prepareRestored(ctx context.Context, path string, revoked []access.RevokedKey) (int, error) {
+func (s Settings) prepareRestored(ctx context.Context, path string, ended access.Ended) (keys, secrets int, err error) {
 	d, a, err := s.openAccess(ctx, db.Options{DSN: path, LockWait: -1}, slog.New(slog.DiscardHandler), true)
 	if err != nil {
-		return 0, fmt.Errorf("the backup was not restored, and nothing was changed: %w", err)
+		return 0, 0, fmt.Errorf("the backup was not restored, and nothing was changed: %w", err)
 	}
 	chains, err := a.CheckRows(ctx)
 	for _, c := range chains {
@@ -148,11 +151,10 @@ func (s Settings) prepareRestored(ctx context.Context, path string, revoked []ac
 			err = errors.Join(err, fmt.Errorf("the backup was not restored, and nothing was changed: the audit log of workspace %s is broken: %s", c.Workspace, c.Problem))
 		}
 	}
-	n := 0
 	if err == nil {
-		n, err = a.KeepRevoked(ctx, revoked)
+		keys, secrets, err = a.KeepEnded(ctx, ended)
 	}
-	return n, errors.Join(err, d.Close())
+	return keys, secrets, errors.Join(err, d.Close())
 }
 
 func (s Settings) rewriteHeads(ctx context.Context) error {
@@ -161,6 +163,20 @@ func (s Settings) rewriteHeads(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(a.ForgetHeads(), a.WriteHeads(ctx), d.Close())
+}
+
+// freeName is a path that no file has yet: what was replaced before must not be lost.
+func freeName(path string) (string, error) {
+	for i := 1; i < 1000; i++ {
+		name := path
+		if i > 1 {
+			name = fmt.Sprintf("%s-%d", path, i)
+		}
+		if _, err := os.Lstat(name); errors.Is(err, os.ErrNotExist) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("put the old database aside: %s and many names like it are taken", path)
 }
 
 func copyFile(from, to string) error {

@@ -225,6 +225,7 @@ func made(t *testing.T) (server.Settings, access.NewKey) {
 func call(s *server.Server, key, method, path string) int {
 	r := httptest.NewRequest(method, path, strings.NewReader("{}"))
 	r.Header.Set("Authorization", "Bearer "+key)
+	r.Header.Set("X-Confirm-Destructive", "true")
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, r)
 	return w.Code
@@ -258,12 +259,22 @@ func TestWrongServerSecret(t *testing.T) {
 // TestRestore: a backup comes back, keys that were revoked since stay revoked, and an older database by itself does not start.
 func TestRestore(t *testing.T) {
 	set, first := made(t)
+	var leaked access.NewKey
+	err := opened(t, set, func(s *server.Server) {
+		var err error
+		if leaked, _, err = s.Access().LocalLogin(context.Background(), "leaks later"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	backup := filepath.Join(t.TempDir(), "backup.db")
 	if err := server.Backup(context.Background(), set, backup); err != nil {
 		t.Fatal(err)
 	}
 	var other string
-	err := opened(t, set, func(s *server.Server) {
+	err = opened(t, set, func(s *server.Server) {
 		key, _, err := s.Access().LocalLogin(context.Background(), "later")
 		if err != nil {
 			t.Fatal(err)
@@ -271,6 +282,9 @@ func TestRestore(t *testing.T) {
 		other = key.Secret
 		if got := call(s, other, "POST", "/v1/keys/"+first.ID+"/revoke"); got != 200 {
 			t.Fatalf("revoke: %d", got)
+		}
+		if got := call(s, leaked.Secret, "POST", "/v1/auth/regenerate"); got != 200 {
+			t.Fatalf("rotate: %d", got)
 		}
 		if err := s.Access().WriteHeads(context.Background()); err != nil {
 			t.Fatal(err)
@@ -286,12 +300,15 @@ func TestRestore(t *testing.T) {
 		t.Errorf("an older database started: %v", err)
 	}
 	done, err := server.Restore(context.Background(), set, backup)
-	if err != nil || done.KeptRevoked != 1 || done.Replaced == "" {
+	if err != nil || done.KeptRevoked != 1 || done.KeptEnded != 1 || done.Replaced == "" {
 		t.Fatalf("%+v %v", done, err)
 	}
 	err = opened(t, set, func(s *server.Server) {
 		if got := call(s, first.Secret, "GET", "/v1/keys/self"); got != 401 {
 			t.Errorf("the revoked key came back: %d", got)
+		}
+		if got := call(s, leaked.Secret, "GET", "/v1/keys/self"); got != 401 {
+			t.Errorf("the leaked secret came back: %d", got)
 		}
 		if got := call(s, other, "GET", "/v1/keys/self"); got != 401 {
 			t.Errorf("a key that the backup does not have: %d", got)
