@@ -17,9 +17,16 @@ func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error)
 		return ctx, nil
 	}
 	now, addr := a.now(), a.proxies.client(c.Peer, c.Forwarded)
-	g, refusal := a.authenticate(ctx, c, addr, now)
-	if refusal != nil {
-		return ctx, a.admitStranger(c, addr, now, refusal)
+	s, refusal := presented(c.Auth)
+	g, why := grant{}, unknown
+	if refusal == nil {
+		g, why = a.table.verify(s, a.sealer, now)
+	}
+	if !why.passes() {
+		return ctx, a.turnAway(ctx, c, g, why, addr, refusal)
+	}
+	if g.aged {
+		a.rehash(s)
 	}
 	caller := a.newCaller(c, g, addr)
 	c.Caller = caller
@@ -31,30 +38,6 @@ func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error)
 		ctx = db.WithBeforeCommit(ctx, wasRecorded)
 	}
 	return ctx, nil
-}
-
-// authenticate verifies the key of a call.
-func (a *Access) authenticate(ctx context.Context, c *op.Call, addr netip.Addr, now int64) (grant, *op.Error) {
-	s, refusal := presented(c.Auth)
-	if refusal != nil {
-		return grant{}, refusal
-	}
-	g, why := a.table.verify(s, a.sealer, now)
-	if why.passes() {
-		if g.aged {
-			a.rehash(s)
-		}
-		return g, nil
-	}
-	var at int64
-	switch why {
-	case revoked:
-		at = a.revokedAt(ctx, g.key)
-		fallthrough
-	case expired, rotated:
-		a.refused.dead(a, g, why, c, addr)
-	}
-	return g, a.ended(why, at)
 }
 
 // presented reads the Authorization header. The three sentences of a 401 tell nothing that the caller could not find out alone.
@@ -70,18 +53,25 @@ func presented(header string) (Secret, *op.Error) {
 	return s, nil
 }
 
-// admitStranger counts a call without a good key against its address. Over the limit it answers 429, but never to a lenient
-// operation, whose callers know 401 only.
-func (a *Access) admitStranger(c *op.Call, addr netip.Addr, now int64, refusal *op.Error) error {
-	t := a.strangers.take(addr, now)
+// turnAway counts a call without a good key against its address, and answers 401 unless the operation is public. Over the limit it
+// answers 429, but never to a lenient operation, whose callers know 401 only. refusal is for a call with no key at all.
+func (a *Access) turnAway(ctx context.Context, c *op.Call, g grant, why standing, addr netip.Addr, refusal *op.Error) error {
+	t := a.strangers.take(addr, a.now())
 	t.header(c.Header)
+	if why != unknown && why != unsure {
+		a.refused.dead(a, g, why, c, addr)
+	}
 	switch {
 	case t.wait > 0 && !c.Lenient:
 		return tooMany(t)
 	case c.Needs == op.Public:
 		return nil
+	case refusal != nil:
+		return refusal
+	case why == revoked:
+		return a.ended(why, a.revokedAt(ctx, g.key))
 	}
-	return refusal
+	return a.ended(why, 0)
 }
 
 // count takes the call into the limits of the key's chain and workspace.

@@ -315,10 +315,24 @@ func (w *world) member(email, role string) (id, secret string) {
 	return out.str("id"), out.str("key")
 }
 
-// audit lists the audit log, oldest first, without what the fixture itself caused.
+// done is the last row about an operation that succeeded.
+func (w *world) done(operation string) AuditRow {
+	w.Helper()
+	rows := slices.DeleteFunc(w.audit(operation), func(r AuditRow) bool { return r.Result != Done })
+	if len(rows) == 0 {
+		w.Fatalf("nothing in the audit log about %s", operation)
+	}
+	return rows[len(rows)-1]
+}
+
+// audit lists the audit log, oldest first; of one operation unless it is "".
 func (w *world) audit(operation string) []AuditRow {
 	w.Helper()
-	res := w.call(w.admin, "audit.list", in{"limit": 1000, "operation": operation})
+	input := in{"limit": 1000}
+	if operation != "" {
+		input["operation"] = operation
+	}
+	res := w.call(w.admin, "audit.list", input)
 	if res.Err != nil {
 		w.Fatal(res.Err)
 	}
