@@ -424,3 +424,42 @@ func TestHelpIsServed(t *testing.T) {
 		}
 	}
 }
+
+// TestServerSecretRotation: after a rotation every key still works, and is hashed under the new secret with its next use; a restart
+// finds both secrets in the file.
+func TestServerSecretRotation(t *testing.T) {
+	set, first := made(t)
+	counts := func(s access.SecretStatus) map[int64]int64 {
+		out := map[int64]int64{}
+		for _, e := range s.Epochs {
+			out[e.Number] = e.Keys
+		}
+		return out
+	}
+	err := opened(t, set, func(s *server.Server) {
+		status, err := s.Access().RotateServerSecret(context.Background())
+		if err != nil || status.Newest != 2 || counts(status)[1] != 1 {
+			t.Fatalf("%+v %v", status, err)
+		}
+		if got := call(s, first.Secret, "GET", "/v1/keys/self"); got != 200 {
+			t.Errorf("after the rotation: %d", got)
+		}
+		if status, err = s.Access().SecretStatus(context.Background()); err != nil || counts(status)[1] != 0 || counts(status)[2] != 1 {
+			t.Errorf("after its next use: %+v %v", status, err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = opened(t, set, func(s *server.Server) {
+		if got := call(s, first.Secret, "GET", "/v1/keys/self"); got != 200 {
+			t.Errorf("after a restart: %d", got)
+		}
+		if chains, err := s.Access().CheckAudit(context.Background(), ""); err != nil || !chains[0].OK {
+			t.Errorf("%+v %v", chains, err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
