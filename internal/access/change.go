@@ -105,8 +105,9 @@ func (c *changes) keyIDs() map[string]bool {
 	return ids
 }
 
-// settle finds out how rows are stored of which that is unknown, and opens their keys again. It writes the rows as they are before
-// it reads them: so a commit that is still on its way comes first, and one that was half written is overwritten.
+// settle finds out how rows are stored of which that is unknown, and opens their keys again. It writes before it reads: the rows as they
+// are, so that a commit that is still on its way to PostgreSQL comes first; and something new, so that SQLite, which writes nothing where
+// nothing changes, overwrites what may have reached the disk of a commit that failed.
 func (a *Access) settle() error {
 	a.doubts.mu.Lock()
 	defer a.doubts.mu.Unlock()
@@ -115,6 +116,9 @@ func (a *Access) settle() error {
 		return nil
 	}
 	err := a.DB.Update(context.Background(), func(tx *db.Tx) error {
+		if _, err := tx.Exec(sqlSettled, newID("")); err != nil {
+			return err
+		}
 		found := &changes{}
 		for _, w := range d.workspaces {
 			if err := found.readWorkspace(tx, w.id); err != nil {

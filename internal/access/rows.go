@@ -279,12 +279,3 @@ func setSecret(tx *db.Tx, s secretRow, state secretState, ends int64) error {
 	changesOf(tx).secrets = append(changesOf(tx).secrets, s)
 	return nil
 }
-
-// namesOf is a stored list of permissions.
-func namesOf(list string) ([]string, error) {
-	var out []string
-	if err := json.Unmarshal([]byte(list), &out); err != nil {
-		return nil, fmt.Errorf("read a key's permissions: %w", err)
-	}
-	return out, nil
-}

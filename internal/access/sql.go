@@ -99,6 +99,9 @@ const (
 		AND at >= ?6 ORDER BY seq DESC LIMIT ?7`
 )
 
+// What the server knows about itself.
+const sqlSettled = `INSERT INTO settings (name, value) VALUES ('settled', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`
+
 // Server secrets.
 const (
 	sqlEpochs   = `SELECT epoch, check_value FROM server_secrets ORDER BY epoch`

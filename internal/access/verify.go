@@ -50,15 +50,19 @@ func (a *Access) verifyKey(ctx context.Context, in keyVerify) (Verified, error) 
 	}
 	id := g.key.id()
 	out.KeyID = &id
+	seen := addr // from where the call is noted: the caller's address when it does not say
+	if !in.IP.Set {
+		seen = c.addr
+	}
 	if !why.passes() {
-		a.refused.dead(a, g, why, c.call, addr)
+		a.refused.dead(a, g, why, c.call, seen)
 		out.Code = a.ended(why, 0).Code.Name
 		return out, nil
 	}
 	if g.aged {
 		a.rehash(s)
 	}
-	err = a.try(ctx, a.newCaller(c.call, g, addr), in.Permission, in.Cue.Val)
+	err = a.try(ctx, a.newCaller(c.call, g, addr), seen, in.Permission, in.Cue.Val)
 	var refused *op.Error
 	if errors.As(err, &refused) && (isRefusal(refused.Code) || refused.Code == RateLimitExceeded) {
 		out.Code = refused.Code.Name
@@ -82,7 +86,7 @@ func givenAddr(ip op.Opt[string]) (netip.Addr, error) {
 }
 
 // try is a call that somebody makes elsewhere with a key of ours: it counts against the key's limits, and as its last use.
-func (a *Access) try(ctx context.Context, c *Caller, permission, cue string) error {
+func (a *Access) try(ctx context.Context, c *Caller, seen netip.Addr, permission, cue string) error {
 	err := error(nil)
 	if t := c.grant.key.take(a.now()); t.wait > 0 {
 		err = tooMany(t)
@@ -93,7 +97,9 @@ func (a *Access) try(ctx context.Context, c *Caller, permission, cue string) err
 	if err != nil {
 		failed = op.AsError(err)
 	}
-	a.usage.note(c.useOf(c.call, failed))
+	x := c.useOf(c.call, failed)
+	x.address = seen
+	a.usage.note(x)
 	return err
 }
 

@@ -68,6 +68,7 @@ func (j *journal) String() string {
 type world struct {
 	testing.TB
 	dsn, dir string
+	vfs      string // of SQLite; "" for the operating system's
 	db       *db.DB
 	a        *Access
 	set      *op.Set
@@ -78,7 +79,7 @@ type world struct {
 	requests atomic.Int64
 }
 
-// each runs a test on both databases.
+// onBoth runs a test on both databases.
 func onBoth(t *testing.T, fn func(t *testing.T, w *world)) {
 	t.Helper()
 	t.Parallel()
@@ -116,7 +117,7 @@ func (w *world) tryOpen(change ...func(*Options)) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	d, err := db.Open(context.Background(), db.Options{DSN: w.dsn, Log: log, LockWait: 10 * time.Second})
+	d, err := db.Open(context.Background(), db.Options{DSN: w.dsn, Log: log, VFS: w.vfs, LockWait: 10 * time.Second})
 	if err != nil {
 		w.Fatal(err)
 	}
