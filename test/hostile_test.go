@@ -252,10 +252,7 @@ func (a *attacker) send(what string, q request, body any) {
 	a.judge(what, q, r)
 }
 
-var (
-	trace     = regexp.MustCompile(`goroutine \d|\.go:\d+|runtime error|panic:|SQLITE_|SQLSTATE|pgconn|constraint failed`)
-	requestID = regexp.MustCompile(`"request_id":"[^"]*"`)
-)
+var trace = regexp.MustCompile(`goroutine \d|\.go:\d+|runtime error|panic:|SQLITE_|SQLSTATE|pgconn|constraint failed`)
 
 // judge holds an answer against what every answer must be.
 func (a *attacker) judge(what string, q request, r testkit.Reply) {

@@ -2,7 +2,6 @@ package access
 
 import (
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 

@@ -48,12 +48,6 @@ func (r *run) mayGuess(kind object) bool {
 	return true
 }
 
-// resolve is the id of an object.
-func (d *door) resolve(ctx context.Context, kind object, text string) (string, error) {
-	m, err := d.find(ctx, kind, text)
-	return m.id, err
-}
-
 // find is the object that a text names. What is found nowhere stays as it is: the server says that it is not there.
 func (d *door) find(ctx context.Context, kind object, text string) (match, error) {
 	var found []match
