@@ -97,7 +97,7 @@ func newWorld(t testing.TB, dsn string, change ...func(*Options)) *world {
 	if err != nil || !made {
 		t.Fatalf("first run: made %v, %v", made, err)
 	}
-	w.admin = string(key.Secret)
+	w.admin = key.Secret
 	return w
 }
 
