@@ -206,7 +206,7 @@ func TestWrongServerSecret(t *testing.T) {
 		lines := strings.SplitAfter(string(right), "\n")
 		for name, wrong := range map[string]ServerSecrets{
 			"another": NewServerSecret(), "the old one only": ServerSecrets(lines[0]), "the new one only": ServerSecrets(lines[1]),
-			"one character changed": ServerSecrets(strings.Replace(string(right), string(right[10]), map[bool]string{true: "1", false: "0"}[right[10] == '0'], 1)),
+			"one character changed": right[:10] + ServerSecrets(map[bool]string{true: "1", false: "0"}[right[10] == '0']) + right[11:],
 		} {
 			if err := WriteSecretFile(w.dir, wrong); err != nil {
 				t.Fatal(err)
