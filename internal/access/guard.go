@@ -85,7 +85,7 @@ func (c *Caller) count(now int64) error {
 	case t.wait == 0:
 		return nil
 	case c.call.Lenient:
-		c.over = true
+		c.over, c.call.Late = true, tooMany(t)
 		return nil
 	}
 	return tooMany(t)
@@ -121,7 +121,7 @@ func (a *Access) Done(ctx context.Context, c *op.Call, err *op.Error) {
 	if caller == nil {
 		return
 	}
-	if caller.over && (err == nil || err.Code.Name != RateLimitExceeded.Name) {
+	if caller.over && err == nil { // whatever else a call over the limit came to is a 429, which counts nothing
 		caller.grant.key.force(a.now())
 	}
 	if c.Needs != op.Public { // for which nobody had to be authenticated

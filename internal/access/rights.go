@@ -214,6 +214,8 @@ func (r *reader) mayShow(c *Caller, id string) (rights, error) {
 			return target, nil
 		}
 		return target, c.wants(caller, bit("keys:rotate-self"), "")
+	case target.key.kind == personal.String() && target.key.user != caller.key.user: // it would outlive whoever was shown it
+		return target, MembersOnly.Msg("A personal key is shown to its own member only. Revoke it, or let its member rotate it.")
 	case target.ofCaller(caller):
 		return target, c.wants(caller, bit("keys:write"), "")
 	case caller.key.kind != personal.String():

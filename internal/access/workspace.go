@@ -77,7 +77,9 @@ func (a *Access) listWorkspaces(ctx context.Context, _ struct{}) (out Workspaces
 		if err != nil {
 			return err
 		}
-		if me.kind != personal.String() { // an integration key is of one workspace
+		// An integration key is of one workspace. Where anybody can sign up, anybody can make a key for an address that he does not own,
+		// by adding it as a member: such a key must not tell where else that person belongs.
+		if me.kind != personal.String() || a.Register || a.Dev {
 			w, err := readWorkspace(tx, c.Workspace())
 			out.Workspaces = append(out.Workspaces, w.show())
 			return err

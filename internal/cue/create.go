@@ -92,6 +92,9 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 	if err := in.shape(); err != nil {
 		return out, err
 	}
+	if err := checkName(in.Name); err != nil {
+		return out, err
+	}
 	fresh := &cue{
 		id: newCueID(), workspace: caller.Workspace(), name: in.Name, status: active, transport: transportWorker, timezone: "UTC",
 		callback: `{"url":null,"method":"POST","headers":{}}`, payload: "{}", maxAttempts: 3, backoff: "[1,5,15]", catchUp: runOnce,

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
@@ -111,6 +112,16 @@ func saveCue(tx *db.Tx, q *cue) error {
 	}
 	return nil
 }
+
+// checkName refuses a name that has the form of an id: wherever a cue is named, an id and a name must be told apart.
+func checkName(name string) error {
+	if idForm.MatchString(name) {
+		return op.Invalid("body.name", "Value error, a name must not have the form of an id")
+	}
+	return nil
+}
+
+var idForm = regexp.MustCompile(`^cue_[0-9a-z]{12}$`)
 
 // newCueID is "cue_" and twelve characters of a-z0-9 (CueAPI wire contract 1.7).
 func newCueID() string {

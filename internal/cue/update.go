@@ -30,6 +30,9 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 	}
 	return c.edit(ctx, in.ID, func(tx *db.Tx, caller *access.Caller, q *cue, now op.Time) error {
 		if in.Name.Set && in.Name.Val != q.name {
+			if err := checkName(in.Name.Val); err != nil {
+				return err
+			}
 			q.name = in.Name.Val
 			if err := c.nameFree(tx, caller, q); err != nil {
 				return err

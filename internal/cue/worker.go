@@ -20,7 +20,7 @@ const (
 
 type workerHeartbeatInput struct {
 	WorkerID string           `json:"worker_id" max:"255"`
-	Handlers op.Opt[[]string] `json:"handlers" doc:"the tasks that it can do"`
+	Handlers op.Opt[[]string] `json:"handlers" max:"1000" doc:"the tasks that it can do"`
 }
 
 type workerHeartbeatOutput struct {

@@ -54,6 +54,8 @@ type Call struct {
 	Began time.Time
 	// Header collects what the guard and the operation add to the answer.
 	Header http.Header
+	// Late is what a lenient operation answers when it fails: the guard found the call to be over a limit.
+	Late error
 	// Caller is whatever the guard found out about who calls.
 	Caller any
 }
@@ -147,6 +149,9 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	}
 	ctx = context.WithValue(ctx, callKey{}, c)
 	body, err := s.run(ctx, c)
+	if err != nil && c.Late != nil && AsError(err).Code.Name != AsError(c.Late).Code.Name {
+		err = c.Late
+	}
 	res := &Response{Status: o.Status, Header: c.Header, Body: body}
 	if err != nil {
 		res.Err = AsError(err)

@@ -12,6 +12,7 @@ import (
 
 // Bounds of the JSON that is accepted (CueAPI wire contract 4: integers of at most 4,300 digits).
 const (
+	maxValues = 50_000 // ours: a value costs far more memory than the two bytes that it may take on the wire
 	maxDepth  = 64
 	maxDigits = 4300
 )
@@ -50,6 +51,7 @@ type parser struct {
 	in  []byte
 	pos int
 	out []byte
+	n   int // values read
 }
 
 // parse reads a whole document. It refuses what cannot survive a round trip: bytes that are not UTF-8, lone surrogates, duplicate
@@ -98,6 +100,9 @@ func (p *parser) value(depth int) (*node, error) {
 	p.space()
 	start := len(p.out)
 	n := &node{}
+	if p.n++; p.n > maxValues {
+		return nil, p.fail("more than %d values", maxValues)
+	}
 	var err error
 	switch c := p.peek(); {
 	case depth == maxDepth && (c == '{' || c == '['):

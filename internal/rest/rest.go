@@ -126,7 +126,7 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request, id string, to *ro
 	}
 	readBody(w, r, req)
 	res = h.Set.Call(r.Context(), req)
-	if res.Err == nil && wantsEcho(r) {
+	if res.Err == nil && wantsEcho(r) && !to.op.Secretive {
 		res.Body = withEcho(res.Body, req.Body)
 	}
 }

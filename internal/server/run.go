@@ -25,6 +25,8 @@ type Streams struct {
 const (
 	stopWithin     = 10 * time.Second // calls under way get so long to end
 	headerWithin   = 10 * time.Second
+	readWithin     = time.Minute     // a request with its body; also the longest that a call can wait
+	writeWithin    = 2 * time.Minute // and its answer
 	idleFor        = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
 )
@@ -32,6 +34,7 @@ const (
 // Run starts a server and runs it until ctx ends; then calls under way end, and what memory holds is written.
 func Run(ctx context.Context, settings Settings, io Streams) error {
 	began := time.Now()
+	private()
 	if err := settings.checkListen(); err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener, log *slog.
 	servers := make([]*http.Server, len(listeners))
 	for i, l := range listeners {
 		servers[i] = &http.Server{
-			Handler: handlers[i], ReadHeaderTimeout: headerWithin, IdleTimeout: idleFor, MaxHeaderBytes: maxHeaderBytes,
+			Handler: handlers[i], ReadHeaderTimeout: headerWithin, ReadTimeout: readWithin, WriteTimeout: writeWithin, IdleTimeout: idleFor, MaxHeaderBytes: maxHeaderBytes,
 			BaseContext: func(net.Listener) context.Context { return calls }, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		}
 		go func() { failed <- servers[i].Serve(l) }()
