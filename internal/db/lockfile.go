@@ -54,5 +54,9 @@ func lockedBy(path string, f *os.File) error {
 	return e
 }
 
-func (l fileLock) held() error    { return nil }
-func (l fileLock) release() error { return l.file.Close() }
+func (l fileLock) held() error { return nil }
+
+// release lets go by itself before it closes: a child process that is being started holds the file too, until it runs.
+func (l fileLock) release() error {
+	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+}
