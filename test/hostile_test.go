@@ -407,7 +407,7 @@ func (a *attacker) generated(seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	n := 400
 	if long() {
-		n = 40_000
+		n = 5000
 	}
 	all := a.w.s.Set().All()
 	for i := range n {
