@@ -208,6 +208,12 @@ func TestRolledBackDatabase(t *testing.T) {
 			t.Error("the heads are not in the log")
 		}
 		w.open()
+		exec(t, w.db, "UPDATE audit SET hash = (SELECT a.hash FROM audit a WHERE a.seq = 2) WHERE seq = 3") // another row in its place
+		w.crash()
+		if err := w.tryOpen(); !errors.Is(err, ErrRolledBack) {
+			t.Fatalf("it started on other rows than it wrote down: %v", err)
+		}
+		w.open(func(o *Options) { o.Dir = t.TempDir() }) // where nothing is written down
 		exec(t, w.db, "DELETE FROM audit WHERE seq = 3")
 		exec(t, w.db, "UPDATE keys SET revoked_at = NULL, revoked_by = ''")
 		w.crash()
@@ -288,6 +294,9 @@ func TestRefusalsAreFolded(t *testing.T) {
 		w.refused(MembersOnly, secret, "personal_key.create", in{"name": "x"})
 		if got := rows("cue.create", false) + ", " + rows("cue.fire", false) + ", " + rows("personal_key.create", false); got != "insufficient_scope×1, insufficient_scope×1, members_only×1" {
 			t.Error(got)
+		}
+		if first := w.audit("cue.create")[0]; string(first.Detail) != `{"missing":["cues:write"]}` {
+			t.Errorf("%s", first.Detail)
 		}
 		w.clock.advance(time.Minute)
 		if got := rows("cue.create", false) + ", " + rows("cue.fire", false); got != "insufficient_scope×1 insufficient_scope×4, insufficient_scope×1" {

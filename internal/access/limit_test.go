@@ -79,6 +79,17 @@ func TestWindowChangesItsLimit(t *testing.T) {
 	}
 }
 
+// TestTimesThatComeInAnotherOrder: callers read the clock before they get their turn; the window stays in order and opens no earlier.
+func TestTimesThatComeInAnotherOrder(t *testing.T) {
+	t.Parallel()
+	r := (*ring)(nil).resized(2)
+	r.add(2000)
+	r.add(1000)
+	if r.at(0) > r.at(1) || r.wait(1000+window) == 0 || r.wait(2000+window) != 0 {
+		t.Errorf("%v", r.buf)
+	}
+}
+
 // TestClockThatStepsBack neither blocks callers until it catches up, nor lets more than twice the limit pass.
 func TestClockThatStepsBack(t *testing.T) {
 	t.Parallel()

@@ -140,7 +140,8 @@ func TestSomebodyLeaves(t *testing.T) {
 func TestSomebodyIsDemoted(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		id, tom := w.member("tom@example.com", RoleManager)
-		reads, _ := w.keyBy(tom, "read-only")
+		reads, readsID := w.keyBy(tom, "read-only")
+		w.must(w.admin, "key.widen", in{"id": readsID, "add_permissions": []string{"audit:read"}}) // which his role never allowed him
 		writes, writesID := w.keyBy(tom, "write-cues")
 		e := w.refused(MemberHasKeys, w.admin, "member.update", in{"id": id, "role": RoleOperator})
 		if keys := e.Extra.(heldKeys).Keys; len(keys) != 1 || keys[0].ID != writesID || !strings.HasPrefix(e.Message, "1 integration key belongs") {
