@@ -103,6 +103,7 @@ var masks = []struct {
 	to   string
 }{
 	{regexp.MustCompile(`unstuck_[0-9A-Za-z]{49}_[0-9a-f]{8}`), "KEY"},
+	{regexp.MustCompile(`not shown\)\s*KEY`), "not shown)"}, // typed before the program had turned the echo off
 	{regexp.MustCompile(`\b[0-9a-f]{8}\b`), "EIGHT"},
 	{regexp.MustCompile(`_[0-9a-f]{8}\b`), "_EIGHT"},
 	{regexp.MustCompile(`cue_[0-9a-z]{12}`), "CUE"},
