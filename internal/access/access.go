@@ -99,7 +99,10 @@ func Open(ctx context.Context, o Options) (*Access, error) {
 	if err := a.table.load(ctx, a.DB); err != nil {
 		return nil, err
 	}
-	return a, a.openHeads(ctx)
+	if err := a.openHeads(ctx); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // Serve tells access about all operations of the product, for key.access, and about the things that keys are for. It is called

@@ -128,18 +128,24 @@ func asAuthKey(err error) error {
 func (t *table) lastMaker(id string, now int64) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	makes := func(k *key) bool {
-		perms, why := k.judge(now)
-		return why.passes() && perms.has("keys:write")
-	}
 	last := t.key(id)
-	if last == nil || !makes(last) {
+	if last == nil || !last.makesKeys(now) {
 		return false
 	}
-	for k := range t.keys.all() {
-		if k != last && k.ws() == last.ws() && makes(k) {
+	for i := range t.keys.n {
+		if i%blockSize == 0 { // there may be millions: let others have their turn
+			t.mu.RUnlock()
+			t.mu.RLock()
+		}
+		if k := t.keys.at(i); k != last && k.ws() == last.ws() && k.makesKeys(now) {
 			return false
 		}
 	}
 	return true
+}
+
+// makesKeys says whether a key could make others. The lock is held.
+func (k *key) makesKeys(now int64) bool {
+	perms, why := k.judge(now)
+	return why.passes() && perms.has("keys:write")
 }

@@ -235,8 +235,11 @@ type keyList struct {
 // KeyPage is a page of keys, newest first.
 type KeyPage struct {
 	Keys []Key   `json:"keys"`
-	Next *string `json:"next" doc:"cursor of the next page; null on the last"`
+	Next *string `json:"next" doc:"cursor of the next page, which a page with few keys can have too; null on the last"`
 }
+
+// lookMost is how many keys are looked at for one page: a filter may match few of very many.
+const lookMost = 5000
 
 func (a *Access) listKeys(ctx context.Context, in keyList) (page KeyPage, err error) {
 	err = a.DB.View(ctx, func(tx *db.Tx) error {
@@ -246,7 +249,8 @@ func (a *Access) listKeys(ctx context.Context, in keyList) (page KeyPage, err er
 	return page, err
 }
 
-// page reads some rows at a time until the page is full: what a filter asks about is known only when a key is shown.
+// page reads some rows at a time until the page is full, or enough was looked at: what a filter asks about is known only when a key is
+// shown.
 func (in keyList) page(r *reader, workspace string) (KeyPage, error) {
 	page := KeyPage{Keys: []Key{}}
 	at := keyRow{created: math.MaxInt64}
@@ -258,10 +262,14 @@ func (in keyList) page(r *reader, workspace string) (KeyPage, error) {
 			return page, err
 		}
 	}
-	for {
+	for looked := 0; ; {
 		rows, err := readKeys(r.tx, sqlKeysPage, workspace, at.created, at.id, in.Limit+1)
 		if err != nil || len(rows) == 0 {
 			return page, err
+		}
+		if looked += len(rows); looked > lookMost {
+			page.Next = &at.id
+			return page, nil
 		}
 		at = rows[len(rows)-1]
 		shown, err := r.showAll(slices.DeleteFunc(rows, func(k keyRow) bool { return !in.asksFor(k) }))

@@ -234,3 +234,27 @@ func TestListKeys(t *testing.T) {
 		}
 	})
 }
+
+// TestListOfVeryManyKeys looks at a bounded number for each page, and still finds the last.
+func TestListOfVeryManyKeys(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		_, id := w.key("worker")
+		exec(t, w.db, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) INSERT INTO keys (`+keyCols+`)
+			SELECT 'key_' || (100000000000 + i), k.workspace_id, k.user_id, NULL, k.kind, 'many', 'read-only', k.permissions, k.restrictions, k.created_at + i, k.created_by, NULL, NULL, '', '', 1
+			FROM n, keys k WHERE k.id = ?2`, lookMost+500, id)
+		input, pages, found := in{"scope": "worker", "limit": 1000}, 0, ""
+		for {
+			page := w.must(w.admin, "key.list", input)
+			for _, k := range page["keys"].([]any) {
+				found += k.(map[string]any)["id"].(string)
+			}
+			if pages++; page["next"] == nil {
+				break
+			}
+			input["cursor"] = page["next"]
+		}
+		if found != id || pages != 2 {
+			t.Errorf("%q on %d pages", found, pages)
+		}
+	})
+}
