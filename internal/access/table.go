@@ -337,13 +337,7 @@ func (t *table) takeMember(m memberRow) error {
 
 func (t *table) takeKey(row keyRow) error {
 	k := t.key(row.id)
-	if k == nil {
-		var err error
-		if k, err = t.newKey(row); err != nil {
-			return err
-		}
-	}
-	if row.rev < k.rev {
+	if k != nil && row.rev < k.rev {
 		return nil
 	}
 	m := t.members[memberID{row.workspace, row.user}]
@@ -357,6 +351,11 @@ func (t *table) takeKey(row keyRow) error {
 	perms, err := effective(row.scope, row.permissions)
 	if err != nil {
 		return fmt.Errorf("key %s: %w", row.id, err)
+	}
+	if k == nil { // only now, so that no half record is ever there
+		if k, err = t.newKey(row); err != nil {
+			return err
+		}
 	}
 	k.member.Store(m)
 	k.perms, k.scope, k.expires, k.rev, k.unsure = perms, scopeIndex(row.scope), row.expires, row.rev, false
