@@ -83,6 +83,8 @@ func (a *Access) verdict(g grant, o *op.Operation, ended bool) Verdict {
 		}
 	case r.itself:
 		v.Answer, v.Because = Only, "about itself"
+	case o.Shows && g.key.kind != personal:
+		v.Answer, v.Because = Only, "about itself and the keys that it made"
 	case r.within:
 		v.Answer, v.Because = Only, "within the key's restrictions"
 	default:

@@ -30,7 +30,7 @@ func (a *Access) keyOperations() []*op.Operation {
 			Doc: "Give an API key more\nOnly a member may, within what the member's own key holds, and never for the key in use.", Errors: change}, a.widenKey),
 		op.Define(op.Spec{Name: "key.extend", Route: "POST /v1/keys/{id}/extend", Needs: "keys:write", Effect: op.Write, Members: true, Hands: true, May: "extend keys",
 			Doc: "Give an API key more time\nRevives a key that expired less than 30 days ago. Nothing revives a revoked one.", Errors: change}, a.extendKey),
-		op.Define(op.Spec{Name: "key.rotate", Route: "POST /v1/keys/{id}/rotate", Needs: op.SelfWith("keys:rotate-self", "keys:write"), Effect: op.Write, Narrow: op.Always, May: "rotate keys",
+		op.Define(op.Spec{Name: "key.rotate", Route: "POST /v1/keys/{id}/rotate", Needs: op.SelfWith("keys:rotate-self", "keys:write"), Shows: true, Effect: op.Write, Narrow: op.Always, May: "rotate keys",
 			Doc:    "Give an API key a new secret\nThe new secret is in the answer, this once. The old one goes on for the overlap, counted from the first use of the new one; now ends it at once, finish ends it later without making another.",
 			Errors: []op.Code{KeyNotFound, KeyEnded, NotRotating}}, a.rotateKey),
 		op.Define(op.Spec{Name: "key.revoke", Route: "POST /v1/keys/{id}/revoke", Needs: op.SelfOr("keys:write"), Effect: op.Destroy, Idempotent: true, Narrow: op.Always, May: "revoke keys",

@@ -141,7 +141,7 @@ func (f *accessFlags) one(r *run, a *answer) error {
 			return nil
 		case "only":
 			within := "within its restrictions"
-			if verdict.Because == "about itself" {
+			if strings.HasPrefix(verdict.Because, "about itself") {
 				within = verdict.Because
 			}
 			r.print("Yes, but only %s: it can %s.", within, lowerFirst(o.May))

@@ -50,6 +50,7 @@ type Spec struct {
 	Members    bool   // only for members, with a personal key
 	Hands      bool   // hands out what the caller's restrictions do not bind: only for keys without any
 	Below      bool   // what an integration key hands out lies below it, so that Hands concerns personal keys only
+	Shows      bool   // shows a secret: to an integration key only its own and those of the keys below it
 	Secretive  bool   // its input must not be sent back or kept, not even to whoever sent it
 	Open       bool   // unknown fields of the body are ignored; otherwise each is a violation
 	Confirm    bool   // wants the header X-Confirm-Destructive: true (CueAPI wire contract 1.14)
