@@ -11,7 +11,7 @@ import (
 
 type createInput struct {
 	Name      string         `json:"name" max:"255" doc:"unique in the workspace"`
-	Transport op.Opt[string] `json:"transport" doc:"worker; webhook, CueAPI's default, is not part of this version"`
+	Transport op.Opt[string] `json:"transport" doc:"webhook, the default: the callback is called; worker: workers pull"`
 	definition
 
 	// The flat form of CueAPI's MCP server: used when `schedule` is absent (wire contract 11.3).
@@ -22,7 +22,6 @@ type createInput struct {
 	Worker      op.Opt[bool]    `json:"worker" doc:"true is short for transport worker"`
 
 	// CueAPI's further fields. They are named here so that they are refused, where other unknown fields are ignored.
-	Delivery   op.Opt[op.Value] `json:"delivery" doc:"not part of this version"`
 	Alerts     op.Opt[op.Value] `json:"alerts" doc:"not part of this version"`
 	OnSuccess  op.Opt[op.Value] `json:"on_success_fire" doc:"not part of this version"`
 	NeedsOver  op.Opt[op.Value] `json:"require_payload_override" doc:"not part of this version"`
@@ -60,7 +59,7 @@ func (in *createInput) shape() error {
 		name string
 		set  bool
 	}{
-		{"delivery", in.Delivery.Set}, {"alerts", in.Alerts.Set}, {"on_success_fire", in.OnSuccess.Set},
+		{"alerts", in.Alerts.Set}, {"on_success_fire", in.OnSuccess.Set},
 		{"require_payload_override", in.NeedsOver.Set}, {"required_payload_keys", in.NeededKeys.Set},
 	} {
 		if f.set {
@@ -70,14 +69,14 @@ func (in *createInput) shape() error {
 	if err := in.definition.shape(); err != nil {
 		return err
 	}
-	switch in.Transport.Or("webhook") {
+	switch in.Transport.Or(transportWebhook) {
 	case transportWorker:
 		return nil
-	case "webhook":
+	case transportWebhook:
 		if !in.Callback.Val.URL.Set {
 			return op.Invalid("body", "Value error, callback.url is required for webhook transport")
 		}
-		return op.Invalid("body.transport", "Value error, webhook transport is not part of this version")
+		return nil
 	}
 	return op.Invalid("body", "Value error, transport must be 'webhook' or 'worker'")
 }
@@ -96,10 +95,11 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 		return out, err
 	}
 	fresh := &cue{
-		id: newCueID(), workspace: caller.Workspace(), name: in.Name, status: active, transport: transportWorker, timezone: "UTC",
+		id: newCueID(), workspace: caller.Workspace(), name: in.Name, status: active, transport: in.Transport.Or(transportWebhook), timezone: "UTC",
 		callback: `{"url":null,"method":"POST","headers":{}}`, payload: "{}", maxAttempts: 3, backoff: "[1,5,15]", catchUp: runOnce,
 		version: 1, createdBy: caller.KeyID(), createdAt: now, updatedAt: now,
 	}
+	in.look(ctx, c)
 	unfit := in.apply(c, fresh, now)
 	lonely := false
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
@@ -116,8 +116,10 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 		if err := c.insert(tx, &q, now); err != nil {
 			return err
 		}
-		if lonely, err = noWorker(tx, q.workspace, now); err != nil {
-			return err
+		if q.transport == transportWorker {
+			if lonely, err = noWorker(tx, q.workspace, now); err != nil {
+				return err
+			}
 		}
 		if out, err = q.object(caller); err != nil {
 			return err

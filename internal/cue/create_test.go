@@ -195,7 +195,7 @@ func TestCueLimit(t *testing.T) {
 		f.refused(f.admin, "cue.create", newCue("one more", nil), 403, "cue_limit_exceeded")
 		f.ok(f.admin, "cue.delete", input{"id": ids[0]})
 		soon := f.ok(f.admin, "cue.create", newCue("one more", input{"schedule": onceAt(f.clock.Now().Add(time.Second))}))["id"].(string)
-		f.must(f.cues.DB.Update(t.Context(), func(tx *db.Tx) error { return f.cues.finishCue(tx, soon, true, f.cues.now()) }))
+		f.must(f.cues.DB.Update(t.Context(), func(tx *db.Tx) error { return f.cues.finishCue(tx, soon, true, 1, f.cues.now()) }))
 		f.ok(f.admin, "cue.create", newCue("in its place", nil))
 		f.refused(f.admin, "cue.resume", input{"id": soon}, 403, "cue_limit_exceeded")
 	})

@@ -21,21 +21,20 @@ const (
 	failed    = "failed"    // a one-time cue whose execution failed, or whose due time was skipped
 )
 
-const transportWorker = "worker"
-
-// runOnce is the only policy of this version for due times that were missed: the latest fires, the others are merged into it.
-const runOnce = "run_once_if_missed"
-
 // cue is one row of the table.
 type cue struct {
 	id, workspace, name string
 	description         *string
 	status, transport   string
+	pauseReason         string   // why the server paused it, for people; "" when somebody did
 	kind                string   // once or recurring
 	cron                string   // of recurring
 	at                  *op.Time // of once: as it was asked for
 	timezone            string   // as it was written
-	callback            string   // JSON of callback
+	callback            string   // JSON of callbackObject
+	endpoint            string   // of webhook: what the callback's lane is called; see endpointOf
+	timeout             *int64   // seconds that a call may take; nil when never set
+	outcomeWithin       *int64   // how the end is known; see outcomeBy
 	payload             string   // JSON object as sent
 	task, agent         string   // members of the payload, by which workers choose
 	maxAttempts         int64
@@ -56,15 +55,15 @@ type cue struct {
 
 // scan reads the columns of cueColumns.
 func (q *cue) scan(r scanner) error {
-	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.transport, &q.kind, &q.cron, &q.at, &q.timezone,
-		&q.callback, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
+	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.pauseReason, &q.transport, &q.kind, &q.cron, &q.at,
+		&q.timezone, &q.callback, &q.endpoint, &q.timeout, &q.outcomeWithin, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
 		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt)
 }
 
 // values are the columns of cueColumns as arguments, in the same order.
 func (q *cue) values() []any {
-	return []any{q.id, q.workspace, q.name, q.description, q.status, q.transport, q.kind, q.cron, q.at, q.timezone,
-		q.callback, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
+	return []any{q.id, q.workspace, q.name, q.description, q.status, q.pauseReason, q.transport, q.kind, q.cron, q.at,
+		q.timezone, q.callback, q.endpoint, q.timeout, q.outcomeWithin, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
 		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt}
 }
 
@@ -150,21 +149,23 @@ type cueObject struct {
 	Name         string          `json:"name"`
 	Description  *string         `json:"description"`
 	Status       cueStatus       `json:"status"`
-	Transport    string          `json:"transport" doc:"worker: workers pull its executions"`
+	Transport    string          `json:"transport" doc:"worker: workers pull its executions; webhook: its callback is called"`
 	Schedule     scheduleObject  `json:"schedule"`
 	Callback     callbackObject  `json:"callback"`
 	Payload      op.Object       `json:"payload"`
 	Retry        retryObject     `json:"retry"`
 	NextRun      *op.Time        `json:"next_run" doc:"null when paused, finished, or a one-time cue that has fired"`
 	LastRun      *op.Time        `json:"last_run" doc:"when an execution last ended; null before the first"`
-	RunCount     int64           `json:"run_count" doc:"executions that ended"`
+	RunCount     int64           `json:"run_count" doc:"webhook: attempts that were made; worker: executions that ended"`
 	FiredCount   int64           `json:"fired_count" doc:"due times that became an execution"`
 	OnFailure    onFailureObject `json:"on_failure"`
 	Verification *verifyObject   `json:"verification" doc:"null when never set"`
-	CatchUp      string          `json:"catch_up" doc:"what happens to due times that were missed: the latest fires, the others are merged into it"`
+	CatchUp      string          `json:"catch_up" doc:"what happens to due times that were missed. run_once_if_missed: the latest fires, the others are merged into it; skip_missed: those late by more than a minute are skipped; replay_all_missed: each fires, the latest 100 of them"`
 	Warning      *string         `json:"warning" doc:"only in the answer to a create: no worker was seen lately"`
 	CreatedAt    op.Time         `json:"created_at"`
 	UpdatedAt    op.Time         `json:"updated_at"`
+	Delivery     *deliveryObject `json:"delivery" doc:"of webhooks; null when never set: 30 seconds, and a 2xx is done"`
+	PauseReason  *string         `json:"pause_reason" doc:"why the server paused it; null when somebody did, or it is not paused"`
 }
 
 type cueStatus string
@@ -213,7 +214,7 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 		ID: q.id, Name: q.name, Description: q.description, Status: cueStatus(q.status), Transport: q.transport,
 		Schedule: q.scheduleObject(),
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
-		NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
+		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
 		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
 	}
 	if err := json.Unmarshal([]byte(q.callback), &o.Callback); err != nil {

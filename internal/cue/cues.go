@@ -34,6 +34,7 @@ type Cues struct {
 	book    book     // compiled schedules
 	near    nearness // workspaces that have used most of their plan
 	pulse   pulse    // the scheduler's last look
+	courier courier  // what is on its way to callbacks
 }
 
 // restartGrace is how long after a start a lease, or the time to claim, goes on at least: nobody could renew or claim while the
@@ -56,17 +57,25 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	}
 	c := &Cues{Options: o}
 	c.alarm.open()
+	c.courier.open()
 	if err := c.DB.Update(ctx, func(tx *db.Tx) error { return c.relieve(tx, c.now()) }); err != nil {
 		return nil, fmt.Errorf("give leases their time after the start: %w", err)
 	}
 	if _, err := c.lookUp(ctx, c.now(), 0); err != nil {
 		return nil, fmt.Errorf("read when the next cue is due: %w", err)
 	}
+	if err := c.readLanes(ctx); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
-// relieve moves the end of every lease, and of every wait to be claimed, to at least restartGrace after the start.
+// relieve moves the end of every lease, and of every wait to be claimed or reported, to at least restartGrace after the start.
+// What was being sent is sent again at once.
 func (c *Cues) relieve(tx *db.Tx, start op.Time) error {
+	if err := c.sendAgain(tx, start); err != nil {
+		return err
+	}
 	_, err := tx.Exec(sqlRelieve, in(start, restartGrace))
 	return err
 }

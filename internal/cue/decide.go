@@ -20,7 +20,9 @@ const (
 	reasonPaused  = "paused"
 	reasonDeleted = "deleted"
 	reasonPlan    = "plan_limit"
-	reasonLate    = "late" // of those merged: the scheduler looked when the next was due already
+	reasonPolicy  = "policy"     // the cue asks for missed due times to be skipped
+	reasonCap     = "replay_cap" // more were missed than are replayed
+	reasonLate    = "late"       // of those merged: the scheduler looked when the next was due already
 )
 
 // entry is one row of the ledger: a run of due times of one version of a cue that did not become executions.
@@ -31,62 +33,106 @@ type entry struct {
 	ending, reason string
 }
 
-// decide gives every due time of some cues its ending, by run_once_if_missed: the latest becomes an execution, those before it
-// are merged into it. Where the plan has no room they are skipped. The cues are as they were when the times came due, so the
-// execution has the payload of then; the caller moves them on.
-func (c *Cues) decide(tx *db.Tx, fs []firing, now op.Time) (fired int, err error) {
-	room, err := c.admitAll(tx, fs, now)
+// fired is an execution that decide makes.
+type fired struct {
+	*firing
+	id     string
+	due    op.Time
+	leased bool // it goes to the sender with this commit
+}
+
+// decide gives every due time of some cues its ending, by the policy of each. Where the plan has no room they are skipped. The
+// cues are as they were when the times came due, so an execution has the payload of then; the caller moves them on. What is to
+// be called goes to the sender after the commit as far as `to` has room for it (nil: none), and is queued otherwise.
+func (c *Cues) decide(tx *db.Tx, fs []firing, now op.Time, to *parcel) (n int, err error) {
+	verdicts := make([]verdict, len(fs))
+	for i := range fs {
+		if f := &fs[i]; f.due.count > 0 {
+			verdicts[i] = f.sched.catchUp(f.catchUp, f.due, now)
+		}
+	}
+	room, err := c.admitAll(tx, fs, verdicts, now)
 	if err != nil {
 		return 0, err
 	}
 	var entries []entry
-	var ids, executions []string
-	var due []op.Time
-	sums := tally{}
+	var all []fired
 	for i := range fs {
-		f := &fs[i]
-		if f.due.count == 0 {
-			continue
-		}
-		if f.fires = room[f.workspace] > 0; !f.fires {
-			if entries, err = skipForPlan(tx, entries, f, now); err != nil {
+		f, v := &fs[i], &verdicts[i]
+		over := v.cut(room[f.workspace])
+		room[f.workspace] -= int64(len(v.fire))
+		f.fires = int64(len(v.fire))
+		if over.count > 0 {
+			if entries, err = skipForPlan(tx, entries, f, over, now); err != nil {
 				return 0, err
 			}
-			continue
 		}
-		room[f.workspace]--
-		if merged := f.sched.but(f.due); merged.count > 0 {
-			entries = append(entries, entry{f.id, f.version, merged, endCoalesced, reasonLate})
+		if v.skipped.count > 0 {
+			entries = append(entries, entry{f.id, f.version, v.skipped, endSkipped, v.reason})
 		}
-		ids, executions, due = append(ids, f.id), append(executions, newUUID()), append(due, f.due.last)
-		sums.created(&execution{workspace: f.workspace, cueID: f.id, status: statusPending, createdAt: now})
+		if v.merged.count > 0 {
+			entries = append(entries, entry{f.id, f.version, v.merged, endCoalesced, reasonLate})
+		}
+		for _, at := range v.fire {
+			all = append(all, fired{firing: f, id: newUUID(), due: at})
+		}
 	}
-	if len(ids) > 0 {
-		if _, err := tx.Exec(sqlDueFire, ids, executions, due, now, in(now, c.UnclaimedAfter)); err != nil {
-			return 0, fmt.Errorf("store executions that are due: %w", err)
-		}
-		tx.AfterCommit(func() {
-			for workspace := range room {
-				c.wake(workspace)
-			}
-		})
-	}
-	if err := writeLedger(tx, entries, now); err != nil {
+	if err := c.insertFired(tx, all, now, to); err != nil {
 		return 0, err
 	}
-	return len(ids), sums.save(tx)
+	return len(all), writeLedger(tx, entries, now)
 }
 
-// skipForPlan skips all due times of a cue. They join the ledger row of those skipped just before, so that a month over the
-// limit leaves one row and not one a minute.
-func skipForPlan(tx *db.Tx, entries []entry, f *firing, now op.Time) ([]entry, error) {
-	if before, ok := f.sched.last(f.due.first - 1); ok {
-		n, err := tx.Exec(sqlLedgerExtend, f.id, f.version, before, f.due.last, f.due.count, now, reasonPlan)
+// insertFired stores executions whose time has come: for workers to take, for the sender, or queued for it.
+func (c *Cues) insertFired(tx *db.Tx, all []fired, now op.Time, to *parcel) error {
+	if len(all) == 0 {
+		return nil
+	}
+	n := len(all)
+	ids, executions, due := make([]string, n), make([]string, n), make([]op.Time, n)
+	statuses, deadlines, deliver := make([]string, n), make([]op.Time, n), make([]op.Time, n)
+	sums, waiting, lanes := tally{}, map[string]bool{}, map[lane]bool{}
+	for i := range all {
+		f := &all[i]
+		ids[i], executions[i], due[i] = f.firing.id, f.id, f.due
+		statuses[i], deadlines[i], deliver[i] = statusPending, -1, -1
+		switch {
+		case f.transport == transportWorker:
+			deadlines[i] = in(now, c.UnclaimedAfter)
+			waiting[f.workspace] = true
+		case to.add(f, now):
+			statuses[i], deadlines[i] = statusDelivering, callDeadline(now, f.call.timeout)
+		default:
+			deliver[i] = now
+			lanes[lane{f.workspace, f.endpoint}] = true
+		}
+		sums.created(&execution{workspace: f.workspace, cueID: f.firing.id, status: statuses[i], createdAt: now})
+	}
+	if _, err := tx.Exec(sqlDueFire, ids, executions, due, statuses, deadlines, deliver, now); err != nil {
+		return fmt.Errorf("store executions that are due: %w", err)
+	}
+	tx.AfterCommit(func() {
+		for workspace := range waiting {
+			c.wake(workspace)
+		}
+		for l := range lanes {
+			c.courier.lower(l, now)
+		}
+		to.handOver()
+	})
+	return sums.save(tx)
+}
+
+// skipForPlan skips due times of a cue. They join the ledger row of those skipped just before, so that a month over the limit
+// leaves one row and not one a minute.
+func skipForPlan(tx *db.Tx, entries []entry, f *firing, over span, now op.Time) ([]entry, error) {
+	if before, ok := f.sched.last(over.first - 1); ok {
+		n, err := tx.Exec(sqlLedgerExtend, f.id, f.version, before, over.last, over.count, now, reasonPlan)
 		if err != nil || n > 0 {
 			return entries, err
 		}
 	}
-	return append(entries, entry{f.id, f.version, f.due, endSkipped, reasonPlan}), nil
+	return append(entries, entry{f.id, f.version, over, endSkipped, reasonPlan}), nil
 }
 
 func writeLedger(tx *db.Tx, entries []entry, at op.Time) error {

@@ -14,15 +14,17 @@ import (
 	"unstuck/internal/op"
 )
 
-// Statuses of an execution (CueAPI wire contract 7.2). Those that belong to webhooks alone do not occur yet.
+// Statuses of an execution (CueAPI wire contract 7.2).
 const (
-	statusPending        = "pending"     // offered: a worker may take it once it is due
-	statusDelivering     = "delivering"  // in the hands of a worker
-	statusRetryReady     = "retry_ready" // offered again; claimable like pending
+	statusPending        = "pending"         // offered: a worker may take it once it is due; or queued to be sent
+	statusDelivering     = "delivering"      // in the hands of a worker, or being sent
+	statusRetrying       = "retrying"        // an attempt failed and the next one will be sent
+	statusRetryReady     = "retry_ready"     // offered again; claimable like pending
+	statusPendingOutcome = "pending_outcome" // the callback took it, and how it ended is to be reported
 	statusSuccess        = "success"
 	statusFailed         = "failed"
-	statusMissed         = "missed" // nobody took it in time
-	statusOutcomeTimeout = "outcome_timeout"
+	statusMissed         = "missed"          // nobody took it in time
+	statusOutcomeTimeout = "outcome_timeout" // nobody reported in time
 )
 
 // How an execution came to be.
@@ -73,6 +75,13 @@ type execution struct {
 	resultType     string
 
 	createdAt, updatedAt op.Time
+
+	// Of webhooks.
+	endpoint      string
+	deliverAt     *op.Time // when the next attempt is to be sent
+	outcomeWithin *int64   // how the end is known; see endKnown
+	redelivered   int64
+	responseBody  *string
 }
 
 // scanner is what *sql.Row and *sql.Rows have in common.
@@ -85,7 +94,8 @@ func (e *execution) scan(r scanner) error {
 		&e.claimedKey, &e.claimedWorker, &e.claimedAt, &e.claimRequest, &e.leaseToken, &e.leaseBare, &e.leaseUntil,
 		&e.lastHeartbeat, &e.startedAt, &e.deliveredAt, &e.lastAttemptAt, &e.httpStatus, &e.errorMessage,
 		&e.outcomeState, &e.outcomeSuccess, &e.outcome, &e.outcomeAt, &e.reportedBy, &e.unfenced,
-		&e.evidenceCount, &e.hasEvidence, &e.resultType, &e.createdAt, &e.updatedAt)
+		&e.evidenceCount, &e.hasEvidence, &e.resultType, &e.createdAt, &e.updatedAt,
+		&e.endpoint, &e.deliverAt, &e.outcomeWithin, &e.redelivered, &e.responseBody)
 }
 
 // scanAll reads every row of a query and closes it.
@@ -105,27 +115,31 @@ func scanAll[T any](rows *sql.Rows, err error, scan func(*T, scanner) error) ([]
 	return out, rows.Err()
 }
 
-// insertExecution stores new executions of one workspace, counts them against its plan and totals, and wakes the workers that
-// wait once the transaction is committed. The caller fills in workspace, cueID, triggeredBy, scheduledFor, payload,
-// verification, maxAttempts, createdAt (now) and, where they apply, firedBy and replayedFrom; the rest follows from these.
+// insertExecution stores new executions of one workspace, counts them against its plan and totals, and, once the transaction is
+// committed, wakes the workers that wait or has the callback called. The caller fills in workspace, cueID, triggeredBy,
+// scheduledFor, payload, verification, maxAttempts, createdAt (now) and, where they apply, firedBy and replayedFrom; the rest
+// follows from these and from the cue as it is.
 func (c *Cues) insertExecution(tx *db.Tx, es ...*execution) error {
-	if len(es) == 0 {
-		return nil
-	}
 	sums := tally{}
 	for _, e := range es {
-		e.id, e.transport, e.status = newUUID(), transportWorker, statusPending
+		e.id, e.status = newUUID(), statusPending
 		e.task, e.agent = choosers(e.payload)
-		e.deadline, e.updatedAt = ptr(in(max(e.scheduledFor, e.createdAt), c.UnclaimedAfter)), e.createdAt
-		if _, err := tx.Exec(sqlExecutionInsert, e.id, e.workspace, e.cueID, e.transport, e.triggeredBy, e.firedBy,
-			e.replayedFrom, e.scheduledFor, e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline,
-			e.createdAt); err != nil {
+		from := max(e.scheduledFor, e.createdAt)
+		e.deadline, e.updatedAt = ptr(in(from, c.UnclaimedAfter)), e.createdAt
+		row := tx.Row(sqlExecutionInsert, e.id, e.workspace, e.cueID, e.triggeredBy, e.firedBy, e.replayedFrom, e.scheduledFor,
+			e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline, e.createdAt, from)
+		if err := row.Scan(&e.transport, &e.endpoint); err != nil {
 			return fmt.Errorf("store an execution of %s: %w", e.cueID, err)
 		}
 		sums.created(e)
+		tx.AfterCommit(func() {
+			if e.transport == transportWorker {
+				c.wake(e.workspace)
+			} else {
+				c.courier.lower(lane{e.workspace, e.endpoint}, from)
+			}
+		})
 	}
-	workspace := es[0].workspace
-	tx.AfterCommit(func() { c.wake(workspace) })
 	return sums.save(tx)
 }
 

@@ -55,6 +55,7 @@ type fixture struct {
 	access  *access.Access
 	cues    *Cues
 	set     *op.Set
+	post    *fakePost
 	admin   string // a personal key with scope full
 	ws      string // id of its workspace
 }
@@ -73,7 +74,7 @@ func onSQLite(t testing.TB) *fixture {
 
 func newFixture(t testing.TB, dsn string, o Options) *fixture {
 	t.Helper()
-	f := &fixture{TB: t, dsn: dsn, options: o, clock: &clock{now: epoch}, secrets: access.NewServerSecret()}
+	f := &fixture{TB: t, dsn: dsn, options: o, clock: &clock{now: epoch}, secrets: access.NewServerSecret(), post: &fakePost{}}
 	f.openDB()
 	t.Cleanup(func() { f.must(f.db.Close()) })
 	f.openRest()
@@ -109,6 +110,7 @@ func (f *fixture) openRest() {
 	o.DB, o.Access, o.Log, o.Now = f.db, f.access, log, f.clock.Now
 	f.cues, err = Open(f.Context(), o)
 	f.must(err)
+	f.cues.courier.post = f.post
 	ops := append(f.access.Operations(), f.cues.Operations()...)
 	f.access.Serve(ops, f.cues)
 	f.set = op.NewSet(f.access, log, f.clock.Now, ops...)

@@ -3,7 +3,6 @@ package cue
 import (
 	"encoding/json"
 	"maps"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,8 +29,8 @@ type callbackInput struct {
 }
 
 type retryInput struct {
-	MaxAttempts    int64   `json:"max_attempts" default:"3" min:"1" max:"10" doc:"how often an execution is handed out at most"`
-	BackoffMinutes []int64 `json:"backoff_minutes" default:"[1,5,15]" max:"100" doc:"kept for webhooks; workers take an execution again as soon as its lease is over"`
+	MaxAttempts    int64   `json:"max_attempts" default:"3" min:"1" max:"10" doc:"how often an execution is handed out, or its callback called, at most"`
+	BackoffMinutes []int64 `json:"backoff_minutes" default:"[1,5,15]" max:"100" doc:"of webhooks: the wait before the second attempt, the third and so on; the last one repeats. Workers take an execution again as soon as its lease is over"`
 }
 
 type onFailureInput struct {
@@ -48,12 +47,16 @@ type verificationInput struct {
 type definition struct {
 	Description  op.Opt[string]            `json:"description"`
 	Schedule     op.Opt[scheduleInput]     `json:"schedule"`
-	Callback     op.Opt[callbackInput]     `json:"callback" doc:"kept for webhooks; workers are not called"`
-	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker gets; its members task and agent choose who takes it"`
+	Callback     op.Opt[callbackInput]     `json:"callback" doc:"the address that a webhook calls; workers are not called"`
+	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker or the callback gets; its members task and agent choose the worker"`
 	Retry        op.Opt[retryInput]        `json:"retry"`
+	Delivery     op.Opt[deliveryInput]     `json:"delivery" doc:"of webhooks; members that are not given take their defaults"`
 	OnFailure    op.Opt[onFailureInput]    `json:"on_failure"`
 	Verification op.Opt[verificationInput] `json:"verification"`
-	CatchUp      op.Opt[string]            `json:"catch_up" enum:"run_once_if_missed" doc:"due times that were missed: the latest fires, the others are merged into it"`
+	CatchUp      op.Opt[string]            `json:"catch_up" enum:"run_once_if_missed|skip_missed|replay_all_missed|replay_all" doc:"due times that were missed. run_once_if_missed: the latest fires, the others are merged into it; skip_missed: those late by more than a minute are skipped; replay_all_missed, or replay_all: each fires, the latest 100 of them"`
+
+	host string // the server's own name, as the caller wrote it
+	call error  // why the new address of the callback may not be called; see checkCall
 }
 
 // unbuilt refuses an input of CueAPI that this version does not have. Ignoring it would pretend.
@@ -102,6 +105,21 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 	}
 	if d.Description.Set {
 		q.description = &d.Description.Val
+	}
+	if d.CatchUp.Set {
+		if q.catchUp = d.CatchUp.Val; q.catchUp == replayAllShort {
+			q.catchUp = replayAll
+		}
+	}
+	if d.Delivery.Set {
+		if q.transport != transportWebhook {
+			return op.Invalid("body.delivery", "Value error, delivery is about webhooks; workers pull the executions of this cue")
+		}
+		within, err := d.Delivery.Val.within()
+		if err != nil {
+			return err
+		}
+		q.timeout, q.outcomeWithin = ptr(d.Delivery.Val.Timeout.Or(defaultTimeout)), within
 	}
 	if r := d.Retry.Val; d.Retry.Set {
 		q.maxAttempts, q.backoff = r.MaxAttempts, string(op.Marshal(r.BackoffMinutes))
@@ -158,8 +176,8 @@ func (d *definition) applyCallback(c *Cues, q *cue) error {
 	}
 	in := d.Callback.Val
 	if in.URL.Set {
-		if err := checkCallbackURL(in.URL.Val, c.AllowHTTP); err != nil {
-			return err
+		if q.transport == transportWebhook && d.call != nil {
+			return d.call
 		}
 		cb.URL = &in.URL.Val
 	}
@@ -172,27 +190,10 @@ func (d *definition) applyCallback(c *Cues, q *cue) error {
 		cb.Headers = headers
 	}
 	q.callback = string(op.Marshal(cb))
-	return nil
-}
-
-// checkCallbackURL refuses addresses by their text (CueAPI wire contract 5); what a name resolves to is for whoever dials it.
-func checkCallbackURL(text string, allowHTTP bool) error {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return InvalidCallbackURL.Msg("The callback's URL cannot be read")
-	case u.Scheme != "https" && !allowHTTP:
-		return InvalidCallbackURL.Msg("URL must use https:// in production")
-	case u.User != nil:
-		return InvalidCallbackURL.Msg("Credentials in callback URLs are not allowed")
+	if !in.URL.Set {
+		return nil
 	}
-	switch host := strings.ToLower(u.Hostname()); host {
-	case "localhost", "metadata.google.internal", "metadata.internal":
-		if host != "localhost" || !allowHTTP {
-			return InvalidCallbackURL.Msg("Blocked hostname: %s", host)
-		}
-	}
-	return nil
+	return q.setEndpoint(d.host)
 }
 
 // mergeHeaders is the new set of callback headers. The value *** stands for the stored one, so that what was read without the

@@ -62,13 +62,17 @@ type modelCue struct {
 	expr, zone string  // of a recurring cue
 	at, due    op.Time // of a one-time cue: as asked for, and when it is due; due is 0 when it is not
 	decided    op.Time // due times up to here have an ending
+	policy     string  // what happens to due times that were missed
+	webhook    bool
+	queued     []op.Time // of a webhook: from when its executions that were not delivered yet are to be
 	endings    map[op.Time]string
 }
 
 var (
-	modelCrons = []string{"* * * * *", "*/7 * * * *", "0 * * * *", "30 2 * * *", "15 1 * * *", "0 */2 * * *", "0 9 * * 1-5", "* * * * * */20"}
-	modelZones = []string{"UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"}
-	modelDays  = []string{"2026-06-10T11:59:59Z", "2026-10-24T20:00:00Z", "2026-10-31T22:30:00Z", "2027-03-13T23:00:00Z", "2027-03-27T12:00:00.5Z"}
+	modelPolicies = []string{runOnce, skipMissed, replayAll}
+	modelCrons    = []string{"* * * * *", "*/7 * * * *", "0 * * * *", "30 2 * * *", "15 1 * * *", "0 */2 * * *", "0 9 * * 1-5", "* * * * * */20"}
+	modelZones    = []string{"UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"}
+	modelDays     = []string{"2026-06-10T11:59:59Z", "2026-10-24T20:00:00Z", "2026-10-31T22:30:00Z", "2027-03-13T23:00:00Z", "2027-03-27T12:00:00.5Z"}
 )
 
 func newModel(rt *rapid.T, f *fixture) *model {
@@ -90,7 +94,7 @@ func (m *model) run() {
 	m.Repeat(map[string]func(*rapid.T){
 		"create": m.create, "advance": m.advance, "outage": m.outage, "step back": m.stepBack, "settle": m.settle, "crash": m.crash,
 		"pause": m.setStatus(paused), "resume": m.setStatus(active), "cron": m.editCron, "zone": m.editZone, "once": m.editOnce,
-		"rename": m.rename, "fire": m.fire, "report": m.report, "delete": m.delete,
+		"rename": m.rename, "fire": m.fire, "report": m.report, "delete": m.delete, "policy": m.editPolicy,
 		"": m.check,
 	})
 	m.settle(m.T)
@@ -127,9 +131,13 @@ func (m *model) create(t *rapid.T) {
 		t.Skip("enough cues")
 	}
 	m.made++
-	c := &modelCue{status: active, decided: m.now(), endings: map[op.Time]string{}}
-	schedule := m.drawSchedule(t, c)
-	c.id = m.do(t, "cue.create", input{"name": fmt.Sprint(m.now(), m.made), "worker": true, "schedule": schedule})["id"].(string)
+	c := &modelCue{status: active, decided: m.now(), endings: map[op.Time]string{}, webhook: rapid.Bool().Draw(t, "webhook")}
+	c.policy = rapid.SampledFrom(modelPolicies).Draw(t, "policy")
+	args := input{"name": fmt.Sprint(m.now(), m.made), "schedule": m.drawSchedule(t, c), "catch_up": c.policy}
+	if args["transport"] = transportWorker; c.webhook {
+		args["transport"], args["callback_url"] = transportWebhook, "https://203.0.113.9/"
+	}
+	c.id = m.do(t, "cue.create", args)["id"].(string)
 	m.cues = append(m.cues, c)
 }
 
@@ -165,8 +173,15 @@ func (m *model) settle(t *rapid.T) {
 		t.Fatal(err)
 	}
 	for _, c := range m.cues {
-		if c.status == active {
-			m.end(t, c, m.now())
+		if due := c.due; c.status == active {
+			if m.end(t, c, m.now()); c.expr == "" && c.endings[due] == endSkipped && due == c.decided {
+				m.shift(t, c, func() { c.status = failed })
+			}
+		}
+		before := len(c.queued)
+		c.queued = slices.DeleteFunc(c.queued, func(at op.Time) bool { return at <= m.now() })
+		if len(c.queued) < before && c.expr == "" && c.status != completed { // what was called is done
+			m.shift(t, c, func() { c.status = completed })
 		}
 	}
 }
@@ -214,13 +229,21 @@ func (c *modelCue) upTo(t *rapid.T, moment op.Time) (out []op.Time) {
 func (m *model) end(t *rapid.T, c *modelCue, now op.Time) {
 	due := c.upTo(t, now)
 	for i, at := range due {
+		last := i == len(due)-1
 		switch {
 		case c.endings[at] != "":
 			t.Fatalf("the model ends %s twice", at)
 		case c.status == paused:
 			c.endings[at] = endSkipped
-		case i == len(due)-1:
+		case c.policy == skipMissed && now-at > op.Time(time.Minute/time.Microsecond):
+			c.endings[at] = endSkipped
+		case c.policy == replayAll && len(due)-i > 100:
+			c.endings[at] = endSkipped
+		case last || c.policy == replayAll:
 			c.endings[at] = endFired
+			if c.webhook {
+				c.queued = append(c.queued, m.now())
+			}
 			if c.expr == "" {
 				c.due = 0
 			}
@@ -311,12 +334,26 @@ func (m *model) rename(t *rapid.T) {
 }
 
 func (m *model) fire(t *rapid.T) {
-	m.do(t, "cue.fire", input{"id": m.pick(t).id})
+	c := m.pick(t)
+	m.do(t, "cue.fire", input{"id": c.id})
+	if c.webhook {
+		c.queued = append(c.queued, m.now())
+	}
+}
+
+// editPolicy changes what happens to due times that are missed from now on.
+func (m *model) editPolicy(t *rapid.T) {
+	c := m.pick(t)
+	c.policy = rapid.SampledFrom(modelPolicies).Draw(t, "policy")
+	m.do(t, "cue.update", input{"id": c.id, "catch_up": c.policy})
 }
 
 // report ends some execution; a one-time cue is over with it.
 func (m *model) report(t *rapid.T) {
 	c := m.pick(t)
+	if c.webhook {
+		t.Skip("its end is known without a report")
+	}
 	page := m.do(t, "execution.list", input{"cue_id": c.id, "status": statusPending})["executions"].([]any)
 	if len(page) == 0 {
 		t.Skip("nothing to report")

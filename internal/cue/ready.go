@@ -112,7 +112,7 @@ func (q readyQuery) query(w *where, now op.Time, most int) (text string, args []
 	if q.agent != "" {
 		w.and("e.agent = ? AND e.agent <> ''", q.agent)
 	}
-	w.and("e."+ready+" AND e.scheduled_for <= ?", now)
+	w.and(readyE+" AND e.scheduled_for <= ?", now)
 	limit := w.arg(most)
 	return sqlReady + w.String() + sqlReadyOrder + limit, w.args
 }

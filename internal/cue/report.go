@@ -43,6 +43,8 @@ type held struct {
 	outcomeAt                     *op.Time
 	evidenceCount                 int64
 	createdAt                     op.Time
+	transport                     string
+	outcomeWithin                 *int64 // of webhooks; see outcomeBy
 
 	first string // raw of the report that was recorded in this transaction
 }
@@ -51,7 +53,7 @@ func (h *held) scan(r scanner) error {
 	var kind string
 	err := r.Scan(&h.id, &h.workspace, &h.cueID, &h.cueName, &kind, &h.status, &h.attempts, &h.claimedKey, &h.claimedWorker,
 		&h.leaseToken, &h.bare, &h.leaseUntil, &h.lastHeartbeat, &h.verification, &h.outcomeState, &h.outcomeSuccess, &h.outcome,
-		&h.outcomeAt, &h.evidenceCount, &h.createdAt)
+		&h.outcomeAt, &h.evidenceCount, &h.createdAt, &h.transport, &h.outcomeWithin)
 	h.recurs = kind == recurring
 	return err
 }
@@ -188,7 +190,7 @@ func (b *recording) repeat(r *report, h *held) error {
 	return nil
 }
 
-// store writes a report that was accepted.
+// store writes a report that was accepted. Of a webhook whose end is known without it, only the outcome changes.
 func (b *recording) store(r *report, h *held) error {
 	s := &r.said
 	r.state = judge(h.verification, s.Success, &s.proof)
@@ -196,17 +198,25 @@ func (b *recording) store(r *report, h *held) error {
 	if s.Success {
 		status, delivered, message = statusSuccess, &b.now, nil
 	}
-	l := link{outcomeAt: b.now, execution: h.id, version: 1, at: b.now, keyID: r.caller.KeyID(), what: whatOutcome, body: reportBody(r.raw, r.state)}
+	if !h.decides() {
+		status = h.status
+	}
+	l := link{outcomeAt: b.now, execution: h.id, version: 1, at: b.now, keyID: r.keyID(), what: whatOutcome, body: reportBody(r.raw, r.state)}
 	l.seal(genesis(h.id))
 	_, err := b.tx.Exec(sqlReport, h.id, status, delivered, message, r.state, s.Success, s.stored(b.now), b.now,
-		r.caller.KeyID(), r.token == "", !s.proof.empty(), text(s.ResultType))
+		r.keyID(), r.unfenced(h), !s.proof.empty(), text(s.ResultType), h.decides())
 	b.links = append(b.links, l)
-	if h.recurs {
-		b.ran[h.cueID]++
-	} else if err == nil {
-		err = b.c.finishCue(b.tx, h.cueID, s.Success, b.now)
+	switch {
+	case err != nil || !h.decides():
+	case h.recurs:
+		b.ran[h.cueID] += h.runs()
+	default:
+		err = b.c.finishCue(b.tx, h.cueID, s.Success, h.runs(), b.now)
 	}
-	if err == nil && r.secret > 0 {
+	if h.transport == transportWebhook && h.decides() {
+		b.tx.AfterCommit(func() { b.c.courier.cancelOne(h.id) })
+	}
+	if err == nil && r.secret > 0 && r.caller != nil {
 		err = recordRedaction(b.tx, h, r.secret)
 	}
 	if err != nil {
@@ -225,13 +235,21 @@ func (b *recording) count(h *held, status string, success bool) {
 	} else {
 		b.sums.add(h.workspace, countFailed(h.createdAt), 1)
 	}
-	if h.status == statusFailed || h.status == statusMissed { // it counted as failed when it ended without a report
+	if h.status == statusFailed || h.status == statusMissed || h.status == statusOutcomeTimeout { // it counted as failed when it ended without a report
 		b.sums.add(h.workspace, countFailed(h.createdAt), -1)
 	}
 }
 
 // save writes what one statement can write for all reports: their evidence, their cues, the totals.
 func (b *recording) save() error {
+	if err := b.saveAll(); err != nil {
+		return err
+	}
+	return b.sums.save(b.tx)
+}
+
+// saveAll is save without the totals, for whoever saves them.
+func (b *recording) saveAll() error {
 	if err := saveReports(b.tx, b.links, b.now); err != nil {
 		return err
 	}
@@ -244,7 +262,7 @@ func (b *recording) save() error {
 			return fmt.Errorf("note that cues ran: %w", err)
 		}
 	}
-	return b.sums.save(b.tx)
+	return nil
 }
 
 // recordRedaction notes in the audit log that keys of ours stood in what a worker sent.

@@ -93,12 +93,14 @@ func (c *Cues) Pulse() Pulse {
 	return c.pulse.last
 }
 
-// Run fires cues when they are due and ends waits and leases whose time is over, until ctx ends. Errors of the database go to
-// the log, and the next look tries again.
+// Run fires cues when they are due, calls callbacks, and ends waits and leases whose time is over, until ctx ends. Errors of the
+// database go to the log, and the next look tries again. When ctx ends, calls that are under way end first, within stopWithin, or
+// go back into their queue.
 func (c *Cues) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { c.fireLoop(ctx) })
 	tasks.Go(func() { c.sweepLoop(ctx) })
+	tasks.Go(func() { c.deliver(ctx) })
 	tasks.Wait()
 	return context.Cause(ctx)
 }
@@ -138,13 +140,34 @@ func (c *Cues) sweepLoop(ctx context.Context) {
 	}
 }
 
-// Settle does now all that Run would do by now: it fires what is due, then ends waits and leases whose time is over. Tests that
-// turn the clock call it instead of waiting.
+// Settle does now all that Run would do by now: it fires what is due, ends waits and leases whose time is over, and calls
+// callbacks until nothing is due and every result is stored. Tests that turn the clock call it instead of waiting.
 func (c *Cues) Settle(ctx context.Context) error {
 	if err := c.fireDue(ctx); err != nil {
 		return err
 	}
-	return c.sweep(ctx, c.now())
+	if err := c.sweep(ctx, c.now()); err != nil {
+		return err
+	}
+	for {
+		if err := c.feedAll(ctx); err != nil {
+			return err
+		}
+		n, err := c.saveResults(ctx)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			continue
+		}
+		if c.courier.idle() && c.courier.wait() > c.now() {
+			return nil
+		}
+		pause(ctx, time.Millisecond) // something is under way
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // fireDue fires all that is due now, many cues in one commit, and sets the alarm for what comes next.
@@ -237,12 +260,15 @@ func (c *Cues) fireThese(ctx context.Context, due []dueCue, now op.Time) (fired 
 		}
 		found = append(found, f)
 	}
+	to := c.courier.parcel()
+	defer to.drop()
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
+		to.drop() // of an earlier run of this function
 		fs, err := stillDue(tx, found)
 		if err != nil || len(fs) == 0 {
 			return err
 		}
-		if fired, err = c.decide(tx, fs, now); err != nil {
+		if fired, err = c.decide(tx, fs, now, to); err != nil {
 			return err
 		}
 		return c.move(tx, fs, now)
@@ -262,7 +288,12 @@ type firing struct {
 	was           op.Time // the next_run that has come
 	due           span    // all due times up to now
 	next          op.Time // the due time after them; never for none
-	fires         bool    // decided: the last of them becomes an execution
+
+	// As of the transaction that decides.
+	catchUp             string
+	transport, endpoint string
+	call                *call // of a webhook whose payload is small, else nil
+	fires               int64 // decided: so many of them become executions
 }
 
 func (c *Cues) firing(d *dueCue, now op.Time) (firing, error) {
@@ -280,27 +311,29 @@ func (c *Cues) firing(d *dueCue, now op.Time) (firing, error) {
 	return f, nil
 }
 
-// stillDue keeps the cues that are as they were when they were found.
+// stillDue keeps the cues that are as they were when they were found, with what else there is to know of them now.
 func stillDue(tx *db.Tx, found []firing) ([]firing, error) {
 	ids, versions, was := make([]string, len(found)), make([]int64, len(found)), make([]op.Time, len(found))
 	for i, f := range found {
 		ids[i], versions[i], was[i] = f.id, f.version, f.was
 	}
 	rows, err := tx.Query(sqlDueStill, ids, versions, was)
-	same, err := scanAll(rows, err, func(id *string, r scanner) error { return r.Scan(id) })
-	if err != nil {
-		return nil, err
-	}
-	if len(same) == len(found) {
-		return slices.Clone(found), nil
-	}
-	var out []firing
-	for _, f := range found {
-		if slices.Contains(same, f.id) {
-			out = append(out, f)
+	return scanAll(rows, err, func(f *firing, r scanner) error {
+		var i int
+		k := &call{}
+		var payload *string
+		err := r.Scan(&i, &f.catchUp, &f.transport, &f.endpoint, &k.name, &k.callback, &k.timeout, &k.outcomeWithin, &k.backoff,
+			&k.maxAttempts, &k.once, &payload)
+		if err != nil {
+			return err
 		}
-	}
-	return out, nil
+		same := found[i-1]
+		same.catchUp, same.transport, same.endpoint = f.catchUp, f.transport, f.endpoint
+		if *f = same; payload != nil {
+			k.payload, f.call = *payload, k
+		}
+		return nil
+	})
 }
 
 // move sets the next due time of cues whose due times are decided. A one-time cue whose only due time was skipped has failed.
@@ -312,16 +345,14 @@ func (c *Cues) move(tx *db.Tx, fs []firing, now op.Time) error {
 		if f.next == never {
 			next[i] = -1
 		}
-		if f.fires {
-			fired[i] = 1
-		}
+		fired[i] = f.fires
 	}
 	if _, err := tx.Exec(sqlDueMove, ids, next, decided, fired); err != nil {
 		return err
 	}
 	for _, f := range fs {
-		if f.sched.kind == once && !f.fires && f.due.count > 0 {
-			if err := c.end(tx, f.id, failed, now); err != nil {
+		if f.sched.kind == once && f.fires == 0 && f.due.count > 0 {
+			if err := c.end(tx, f.id, failed, "", now); err != nil {
 				return err
 			}
 		}

@@ -4,26 +4,27 @@ package cue
 // database uses it.
 
 // cueColumns are what cue.scan reads.
-const cueColumns = `c.id, c.workspace_id, c.name, c.description, c.status, c.transport, c.schedule_type, c.cron, c.at, c.timezone,
-	c.callback, c.payload, c.task, c.agent, c.max_attempts, c.backoff, c.pause_on_failure, c.verification, c.catch_up,
+const cueColumns = `c.id, c.workspace_id, c.name, c.description, c.status, c.pause_reason, c.transport, c.schedule_type, c.cron, c.at,
+	c.timezone, c.callback, c.endpoint, c.timeout, c.outcome_within, c.payload, c.task, c.agent, c.max_attempts, c.backoff, c.pause_on_failure, c.verification, c.catch_up,
 	c.next_run, c.last_run, c.run_count, c.fired_count, c.version, c.decided_at, c.created_by, c.created_at, c.updated_at`
 
 const (
 	sqlCueByID   = `SELECT ` + cueColumns + ` FROM cues c WHERE c.id = ?1`
 	sqlCueByName = `SELECT ` + cueColumns + ` FROM cues c WHERE c.workspace_id = ?1 AND c.name = ?2`
 	sqlCueNamed  = `SELECT count(*) FROM cues WHERE workspace_id = ?1 AND name = ?2`
-	sqlCueInsert = `INSERT INTO cues (id, workspace_id, name, description, status, transport, schedule_type, cron, at, timezone,
-		callback, payload, task, agent, max_attempts, backoff, pause_on_failure, verification, catch_up,
+	sqlCueInsert = `INSERT INTO cues (id, workspace_id, name, description, status, pause_reason, transport, schedule_type, cron, at, timezone,
+		callback, endpoint, timeout, outcome_within, payload, task, agent, max_attempts, backoff, pause_on_failure, verification, catch_up,
 		next_run, last_run, run_count, fired_count, version, decided_at, created_by, created_at, updated_at)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25,
-		?26, ?27, ?28)`
-	sqlCueUpdate = `UPDATE cues SET name = ?3, description = ?4, status = ?5, transport = ?6, schedule_type = ?7, cron = ?8,
-		at = ?9, timezone = ?10, callback = ?11, payload = ?12, task = ?13, agent = ?14, max_attempts = ?15, backoff = ?16,
-		pause_on_failure = ?17, verification = ?18, catch_up = ?19, next_run = ?20, last_run = ?21, run_count = ?22,
-		fired_count = ?23, version = ?24, decided_at = ?25, created_by = ?26, created_at = ?27, updated_at = ?28
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26,
+		?27, ?28, ?29, ?30, ?31, ?32)`
+	sqlCueUpdate = `UPDATE cues SET name = ?3, description = ?4, status = ?5, pause_reason = ?6, transport = ?7, schedule_type = ?8, cron = ?9, at = ?10,
+		timezone = ?11, callback = ?12, endpoint = ?13, timeout = ?14, outcome_within = ?15, payload = ?16, task = ?17, agent =
+		?18, max_attempts = ?19, backoff = ?20, pause_on_failure = ?21, verification = ?22, catch_up = ?23, next_run = ?24,
+		last_run = ?25, run_count = ?26, fired_count = ?27, version = ?28, decided_at = ?29, created_by = ?30, created_at = ?31,
+		updated_at = ?32
 		WHERE id = ?1 AND workspace_id = ?2`
 	sqlCueDelete = `DELETE FROM cues WHERE id = ?1`
-	sqlCueEnded  = `UPDATE cues SET last_run = ?2, run_count = run_count + 1 WHERE id = ?1
+	sqlCueEnded  = `UPDATE cues SET last_run = ?2, run_count = run_count + ?3 WHERE id = ?1
 		RETURNING schedule_type, status, pause_on_failure`
 )
 
@@ -52,21 +53,34 @@ const (
 	sqlNextDues = `SELECT ` + dueColumns + ` FROM cues c WHERE c.next_run IS NOT NULL ORDER BY c.next_run LIMIT ?1`
 	sqlNextDue  = `SELECT next_run FROM cues WHERE next_run IS NOT NULL ORDER BY next_run LIMIT 1`
 
-	// sqlDueStill tells which cues are still as they were when they were found due.
-	sqlDueStill = `SELECT c.id FROM @rows(id TEXT ?1, version INTEGER ?2, was INTEGER ?3) AS r JOIN cues c ON c.id = r.id
-		WHERE c.status = 'active' AND c.version = r.version AND c.next_run = r.was`
+	// sqlDueStill tells which cues are still as they were when they were found due, and what a call of each would carry. A large
+	// payload is left out: its execution is queued.
+	sqlDueStill = `SELECT r.i, c.catch_up, c.transport, c.endpoint, c.name, c.callback, coalesce(c.timeout, 30), c.outcome_within, c.backoff,
+		c.max_attempts, CASE WHEN c.schedule_type = 'once' THEN 1 ELSE 0 END,
+		CASE WHEN c.transport = 'webhook' AND octet_length(c.payload) <= 16384 THEN c.payload END
+		FROM @rows(id TEXT ?1, version INTEGER ?2, was INTEGER ?3) AS r JOIN cues c ON c.id = r.id
+		WHERE c.status = 'active' AND c.version = r.version AND c.next_run = r.was ORDER BY r.i`
 
 	sqlDueMove = `UPDATE cues SET next_run = nullif(r.next, -1), decided_at = r.decided, fired_count = cues.fired_count + r.fired
 		FROM @rows(id TEXT ?1, next INTEGER ?2, decided INTEGER ?3, fired INTEGER ?4) AS r WHERE cues.id = r.id`
 
 	sqlDueFire = `INSERT INTO executions (id, workspace_id, cue_id, transport, triggered_by, fired_by,
 		replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, deadline,
-		created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare,
-		outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type)
+		created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare, started_at,
+		outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type,
+		endpoint, deliver_at, callback, backoff, called, timeout, outcome_within, redelivered)
 		SELECT r.execution, c.workspace_id, c.id, c.transport, 'scheduled', '',
-		'', r.due, 'pending', c.task, c.agent, c.payload, coalesce(c.verification, ''), c.max_attempts, CAST(?5 AS INTEGER),
-		CAST(?4 AS INTEGER), CAST(?4 AS INTEGER), 0, '', '', '', '', 0, '', '', '', 0, 0, 0, ''
-		FROM @rows(id TEXT ?1, execution TEXT ?2, due INTEGER ?3) AS r JOIN cues c ON c.id = r.id`
+		'', r.due, r.status, c.task, c.agent, c.payload, coalesce(c.verification, ''), c.max_attempts, nullif(r.deadline, -1),
+		CAST(?7 AS INTEGER), CAST(?7 AS INTEGER), 0, '', '', '', '', 0, CASE WHEN r.status = 'delivering' THEN CAST(?7 AS INTEGER) END,
+		'', '', '', 0, 0, 0, '',
+		c.endpoint, nullif(r.deliver, -1), ` + snapshotColumns + `, 0
+		FROM @rows(id TEXT ?1, execution TEXT ?2, due INTEGER ?3, status TEXT ?4, deadline INTEGER ?5, deliver INTEGER ?6) AS r
+		JOIN cues c ON c.id = r.id`
+
+	// snapshotColumns are a webhook's callback as it is now, for the first attempt: the columns callback, backoff, called,
+	// timeout and outcome_within.
+	snapshotColumns = `CASE WHEN c.transport = 'webhook' THEN c.callback ELSE '' END, CASE WHEN c.transport = 'webhook' THEN c.backoff ELSE '' END,
+		CASE WHEN c.transport = 'webhook' THEN c.name ELSE '' END, coalesce(c.timeout, 30), c.outcome_within`
 )
 
 // Versions and the ledger.

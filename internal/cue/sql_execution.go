@@ -1,9 +1,14 @@
 package cue
 
 // All SQL about executions, evidence, workers and counters. `ready` stands for the condition of the partial indexes, which
-// must be repeated word for word for a database to use them.
+// must be repeated word for word for a database to use them; readyE and readyX are the same for tables named e and x.
 
-const ready = `status IN ('pending', 'retry_ready')`
+const (
+	offered = `status IN ('pending', 'retry_ready') AND `
+	ready   = offered + `transport = 'worker'`
+	readyE  = `e.` + offered + `e.transport = 'worker'`
+	readyX  = `x.` + offered + `x.transport = 'worker'`
+)
 
 // executionColumns are what execution.scan reads, from executions e joined with their cues c.
 const executionColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.transport, e.triggered_by, e.fired_by, e.replayed_from,
@@ -11,15 +16,21 @@ const executionColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.transport, e
 	e.claimed_key, e.claimed_worker, e.claimed_at, e.claim_request, e.lease_token, e.lease_bare, e.lease_until,
 	e.last_heartbeat, e.started_at, e.delivered_at, e.last_attempt_at, e.http_status, e.error_message,
 	e.outcome_state, e.outcome_success, e.outcome, e.outcome_at, e.reported_by, e.unfenced,
-	e.evidence_count, e.has_evidence, e.result_type, e.created_at, e.updated_at`
+	e.evidence_count, e.has_evidence, e.result_type, e.created_at, e.updated_at,
+	e.endpoint, e.deliver_at, e.outcome_within, e.redelivered, e.response_body`
 
 const executionsAndCues = ` FROM executions e JOIN cues c ON c.id = e.cue_id `
 
 const sqlExecutionInsert = `INSERT INTO executions (id, workspace_id, cue_id, transport, triggered_by, fired_by,
 	replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, deadline,
 	created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare,
-	outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type)
-	VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16, 0, '', '', '', '', 0, '', '', '', 0, 0, 0, '')`
+	outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type,
+	endpoint, deliver_at, callback, backoff, called, timeout, outcome_within, redelivered)
+	SELECT ?1, ?2, c.id, c.transport, ?4, ?5, ?6, CAST(?7 AS INTEGER), ?8, ?9, ?10, ?11, ?12, CAST(?13 AS INTEGER),
+	CASE WHEN c.transport = 'worker' THEN CAST(?14 AS INTEGER) END, CAST(?15 AS INTEGER), CAST(?15 AS INTEGER), 0, '', '', '', '', 0,
+	'', '', '', 0, 0, 0, '',
+	c.endpoint, CASE WHEN c.transport = 'webhook' THEN CAST(?16 AS INTEGER) END, ` + snapshotColumns + `, 0
+	FROM cues c WHERE c.id = ?3 RETURNING transport, endpoint`
 
 const (
 	sqlExecutionStatusesOfCue = `SELECT status, count(*) FROM executions WHERE cue_id = ?1 GROUP BY status`
@@ -43,7 +54,7 @@ const (
 
 	sqlReady      = `SELECT ` + workColumns + executionsAndCues
 	sqlReadyOrder = ` ORDER BY e.scheduled_for, e.id LIMIT `
-	sqlWorkByID   = `SELECT ` + workColumns + executionsAndCues + `WHERE e.id IN @list(?1)`
+	sqlWorkByID   = `SELECT ` + workColumns + executionsAndCues + `WHERE e.id IN @list(?1) AND e.transport = 'worker'`
 	sqlPayload    = `SELECT payload FROM executions WHERE id = ?1`
 	sqlNextReady  = `SELECT scheduled_for FROM executions WHERE workspace_id = ?1 AND ` + ready + ` AND scheduled_for > ?2
 		ORDER BY scheduled_for LIMIT 1`
@@ -52,9 +63,9 @@ const (
 	sqlReadyTasks = `WITH RECURSIVE tasks (task) AS (
 			SELECT min(task) FROM executions WHERE workspace_id = ?1 AND ` + ready + `
 			UNION ALL
-			SELECT (SELECT min(x.task) FROM executions x WHERE x.workspace_id = ?1 AND x.` + ready + ` AND x.task > tasks.task)
+			SELECT (SELECT min(x.task) FROM executions x WHERE x.workspace_id = ?1 AND ` + readyX + ` AND x.task > tasks.task)
 			FROM tasks WHERE tasks.task IS NOT NULL)
-		SELECT t.task, (SELECT min(e.scheduled_for) FROM executions e WHERE e.workspace_id = ?1 AND e.` + ready + ` AND e.task = t.task)
+		SELECT t.task, (SELECT min(e.scheduled_for) FROM executions e WHERE e.workspace_id = ?1 AND ` + readyE + ` AND e.task = t.task)
 		FROM (SELECT task FROM tasks WHERE task IS NOT NULL LIMIT ?2) AS t`
 )
 
@@ -106,7 +117,7 @@ var sqlExecutionsOldest = [3]string{
 const (
 	heldColumns = `e.id, e.workspace_id, e.cue_id, c.name, c.schedule_type, e.status, e.attempts, e.claimed_key, e.claimed_worker,
 	e.lease_token, e.lease_bare, e.lease_until, e.last_heartbeat, e.verification, e.outcome_state, e.outcome_success, e.outcome,
-	e.outcome_at, e.evidence_count, e.created_at`
+	e.outcome_at, e.evidence_count, e.created_at, e.transport, e.outcome_within`
 
 	sqlHeldByID  = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id = ?1`
 	sqlHeldByIDs = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id IN @list(?1)`
@@ -114,9 +125,14 @@ const (
 
 // Reports and evidence.
 const (
-	sqlReport = `UPDATE executions SET status = ?2, delivered_at = ?3, error_message = coalesce(?4, error_message),
+	// sqlReport ends the execution (?13 = 1) or only adds the outcome to it.
+	sqlReport = `UPDATE executions SET status = ?2,
+		delivered_at = CASE WHEN CAST(?13 AS INTEGER) = 1 THEN CAST(?3 AS INTEGER) ELSE delivered_at END,
+		error_message = CASE WHEN CAST(?13 AS INTEGER) = 1 THEN coalesce(CAST(?4 AS TEXT), error_message) ELSE error_message END,
+		deadline = CASE WHEN CAST(?13 AS INTEGER) = 1 THEN NULL ELSE deadline END,
+		deliver_at = CASE WHEN CAST(?13 AS INTEGER) = 1 THEN NULL ELSE deliver_at END,
 		outcome_state = ?5, outcome_success = ?6, outcome = ?7, outcome_at = ?8, reported_by = ?9, unfenced = ?10,
-		evidence_count = 1, has_evidence = ?11, result_type = ?12, deadline = NULL, updated_at = ?8
+		evidence_count = 1, has_evidence = ?11, result_type = ?12, updated_at = ?8
 		WHERE id = ?1 AND outcome_state = ''`
 	sqlCuesRan = `UPDATE cues SET last_run = ?3, run_count = cues.run_count + r.n
 		FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
@@ -161,7 +177,7 @@ const (
 	// Both walk the index from its beginning and leave it to the caller to stop at now: a database without statistics would
 	// take few rows to be over and, instead of walking, sort all of them.
 	sqlNextDeadline = `SELECT deadline FROM executions WHERE deadline IS NOT NULL ORDER BY deadline LIMIT 1`
-	sqlDeadlines    = `SELECT e.id, e.workspace_id, e.cue_id, e.status, e.attempts, e.max_attempts, e.claimed_worker, e.created_at, e.deadline
+	sqlDeadlines    = `SELECT e.id, e.workspace_id, e.cue_id, e.status, e.transport, e.attempts, e.max_attempts, e.claimed_worker, e.created_at, e.deadline
 		FROM executions e WHERE e.deadline IS NOT NULL ORDER BY e.deadline LIMIT ?1`
 
 	sqlOfferAgain = `UPDATE executions SET status = 'pending', deadline = ?4, claimed_key = '', claimed_worker = '', claimed_at = NULL,

@@ -13,18 +13,22 @@ import (
 // sweepMost is how many executions one transaction of the sweep ends or offers again, so that callers wait little for it.
 const sweepMost = 200
 
-const unclaimedMessage = "No worker claimed this execution within timeout window"
+const (
+	unclaimedMessage  = "No worker claimed this execution within timeout window"
+	unreportedMessage = "Nobody reported how it ended within the time that the cue gives"
+)
 
 // ending is what the clock has to know of an execution.
 type ending struct {
 	id, workspace, cueID, status string
+	transport                    string
 	attempts, maxAttempts        int64
 	worker                       string
 	createdAt, deadline          op.Time
 }
 
 func (e *ending) scan(r scanner) error {
-	return r.Scan(&e.id, &e.workspace, &e.cueID, &e.status, &e.attempts, &e.maxAttempts, &e.worker, &e.createdAt, &e.deadline)
+	return r.Scan(&e.id, &e.workspace, &e.cueID, &e.status, &e.transport, &e.attempts, &e.maxAttempts, &e.worker, &e.createdAt, &e.deadline)
 }
 
 // sweep ends what is over at a moment. An execution whose lease ran out is offered again, or has failed when it was handed out
@@ -71,6 +75,10 @@ func (c *Cues) sweepSome(tx *db.Tx, now op.Time) error {
 			break
 		}
 		switch {
+		case e.status == statusPendingOutcome:
+			err = c.endUnreported(tx, sums, e, statusOutcomeTimeout, unreportedMessage, now)
+		case e.transport != transportWorker:
+			err = c.lostCall(tx, sums, e, now)
 		case e.status != statusDelivering:
 			err = c.endUnreported(tx, sums, e, statusMissed, unclaimedMessage, now)
 		case e.attempts < e.maxAttempts:
@@ -84,6 +92,18 @@ func (c *Cues) sweepSome(tx *db.Tx, now op.Time) error {
 		}
 	}
 	return sums.save(tx)
+}
+
+// lostCall looks after a call that should have ended: one that still waits for its turn in the sender gets more time, one that
+// nobody knows of is sent again.
+func (c *Cues) lostCall(tx *db.Tx, sums tally, e ending, now op.Time) error {
+	if !c.courier.holds(e.id) {
+		return c.backToQueue(tx, sums, []string{e.id}, []op.Time{now}, []bool{true}, now)
+	}
+	if _, err := tx.Exec(sqlDeadlineMove, e.id, in(now, callGrace)); err != nil {
+		return fmt.Errorf("give the call of execution %s more time: %w", e.id, err)
+	}
+	return nil
 }
 
 // offerAgain lets other workers take an execution whose lease ran out.
@@ -104,5 +124,9 @@ func (c *Cues) endUnreported(tx *db.Tx, sums tally, e ending, status, message st
 	}
 	sums.moved(e.workspace, e.status, status)
 	sums.add(e.workspace, countFailed(e.createdAt), 1)
-	return c.failCue(tx, e.cueID, now)
+	runs := int64(1)
+	if e.transport != transportWorker { // its calls were counted when they ended
+		runs = 0
+	}
+	return c.failCue(tx, e.cueID, e.id, runs, now)
 }

@@ -28,6 +28,7 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 	if in.Status.Set && in.Status.Val != active && in.Status.Val != paused {
 		return cueObject{}, op.Invalid("body.status", "Value error, status must be 'active' or 'paused'")
 	}
+	in.look(ctx, c) // before the transaction: it may ask a name server
 	return c.edit(ctx, in.ID, func(tx *db.Tx, caller *access.Caller, q *cue, now op.Time) error {
 		if in.Name.Set && in.Name.Val != q.name {
 			if err := checkName(in.Name.Val); err != nil {
@@ -55,7 +56,7 @@ func (in *updateInput) given() []string {
 	}{
 		{"name", in.Name.Set}, {"description", in.Description.Set}, {"status", in.Status.Set}, {"schedule", in.Schedule.Set},
 		{"callback", in.Callback.Set}, {"payload", in.Payload.Set}, {"retry", in.Retry.Set}, {"on_failure", in.OnFailure.Set},
-		{"verification", in.Verification.Set}, {"catch_up", in.CatchUp.Set},
+		{"verification", in.Verification.Set}, {"catch_up", in.CatchUp.Set}, {"delivery", in.Delivery.Set},
 	} {
 		if f.set {
 			out = append(out, f.name)
@@ -94,6 +95,9 @@ func (c *Cues) edit(ctx context.Context, id string, fn editor, fields ...string)
 		q.updatedAt = now
 		if err := fn(tx, caller, &q, now); err != nil {
 			return err
+		}
+		if q.status != old.status {
+			q.pauseReason = ""
 		}
 		if q.live() && !old.live() {
 			if err := c.cueFits(tx, q.workspace); err != nil {
@@ -144,6 +148,7 @@ func (c *Cues) delete(ctx context.Context, in cueID) (op.None, error) {
 		if err := deleteExecutions(tx, q.workspace, q.id); err != nil {
 			return err
 		}
+		tx.AfterCommit(func() { c.courier.cancel(q.id) })
 		if _, err := tx.Exec(sqlCueDelete, q.id); err != nil {
 			return err
 		}

@@ -63,12 +63,12 @@ func (c *Cues) admitExecution(tx *db.Tx, workspace string, now op.Time) error {
 	return err
 }
 
-// admitAll is admit for one new execution of each of some cues: how many each workspace may have.
-func (c *Cues) admitAll(tx *db.Tx, fs []firing, now op.Time) (map[string]int64, error) {
+// admitAll is admit for the new executions of some cues: how many each workspace may have.
+func (c *Cues) admitAll(tx *db.Tx, fs []firing, verdicts []verdict, now op.Time) (map[string]int64, error) {
 	room := map[string]int64{}
-	for _, f := range fs {
-		if f.due.count > 0 {
-			room[f.workspace]++
+	for i, f := range fs {
+		if n := len(verdicts[i].fire); n > 0 {
+			room[f.workspace] += int64(n)
 		}
 	}
 	for workspace, n := range room {

@@ -92,7 +92,9 @@ func (c *Cues) settle(tx *db.Tx, q *cue, now op.Time, deleted bool) (moment op.T
 		err = writeLedger(tx, []entry{{q.id, q.version, due, endSkipped, reasonDeleted}}, now)
 	default:
 		var n int
-		n, err = c.decide(tx, []firing{{id: q.id, workspace: q.workspace, version: q.version, sched: s, due: due}}, now)
+		n, err = c.decide(tx, []firing{{
+			id: q.id, workspace: q.workspace, version: q.version, sched: s, due: due, catchUp: q.catchUp, transport: q.transport, endpoint: q.endpoint,
+		}}, now, nil)
 		q.firedCount += int64(n)
 	}
 	return moment, err
@@ -153,27 +155,40 @@ func onceDue(tx *db.Tx, q *cue, moment op.Time) (op.Time, error) {
 	return moment + 1, nil
 }
 
-// finishCue notes that an execution of a cue ended: with a report, as a success or not. A one-time cue is over with it. A cue
-// that is gone is left alone.
-func (c *Cues) finishCue(tx *db.Tx, cueID string, success bool, at op.Time) error {
-	_, err := c.finish(tx, cueID, success, at)
+// finishCue notes that an execution of a cue ended: with a report or an answer, as a success or not. A one-time cue is over with
+// it. runs is what it adds to the cue's run_count: 1 for a worker's report and for a call, 0 when the call was counted before. A
+// cue that is gone is left alone.
+func (c *Cues) finishCue(tx *db.Tx, cueID string, success bool, runs int64, at op.Time) error {
+	_, err := c.finish(tx, cueID, success, runs, at)
 	return err
 }
 
-// failCue is finishCue for an execution that ended without a report: nobody took it, or its last lease ran out. A cue that asks
-// for it is paused (CueAPI wire contract 3.6).
-func (c *Cues) failCue(tx *db.Tx, cueID string, at op.Time) error {
-	pause, err := c.finish(tx, cueID, false, at)
+// failCue is finishCue for an execution that ended without a report: nobody took it, its last lease ran out, or its last attempt
+// failed. A cue that asks for it is paused (CueAPI wire contract 3.6).
+func (c *Cues) failCue(tx *db.Tx, cueID, execution string, runs int64, at op.Time) error {
+	pause, err := c.finish(tx, cueID, false, runs, at)
 	if err != nil || !pause {
 		return err
 	}
-	return c.end(tx, cueID, paused, at)
+	return c.end(tx, cueID, paused, "Execution "+execution+" failed, and the cue asks to be paused then.", at)
+}
+
+// disable is failCue for an execution whose callback answered 410: it wants no more calls, so a recurring cue is paused.
+func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
+	if _, err := c.finish(tx, cueID, false, 1, at); err != nil {
+		return err
+	}
+	q, err := readCue(tx, sqlCueByID, cueID)
+	if err != nil || q == nil || q.status != active || q.kind != recurring {
+		return err
+	}
+	return c.end(tx, cueID, paused, "The callback answered 410 (gone) to execution "+execution+": it wants no more calls. Resume the cue when it does.", at)
 }
 
 // finish returns whether the cue is active, recurs, and asks to be paused on failure.
-func (c *Cues) finish(tx *db.Tx, cueID string, success bool, at op.Time) (pausable bool, err error) {
+func (c *Cues) finish(tx *db.Tx, cueID string, success bool, runs int64, at op.Time) (pausable bool, err error) {
 	var kind, status string
-	err = tx.Row(sqlCueEnded, cueID, at).Scan(&kind, &status, &pausable)
+	err = tx.Row(sqlCueEnded, cueID, at, runs).Scan(&kind, &status, &pausable)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -190,16 +205,16 @@ func (c *Cues) finish(tx *db.Tx, cueID string, success bool, at op.Time) (pausab
 	if status == end {
 		return false, nil
 	}
-	return false, c.end(tx, cueID, end, at)
+	return false, c.end(tx, cueID, end, "", at)
 }
 
-// end gives a cue another status, from the server's side.
-func (c *Cues) end(tx *db.Tx, cueID, status string, now op.Time) error {
+// end gives a cue another status, from the server's side. A pause needs a reason.
+func (c *Cues) end(tx *db.Tx, cueID, status, reason string, now op.Time) error {
 	old, err := readCue(tx, sqlCueByID, cueID)
 	if err != nil || old == nil {
 		return err
 	}
 	q := *old
-	q.status, q.updatedAt = status, now
+	q.status, q.pauseReason, q.updatedAt = status, reason, now
 	return c.change(tx, old, &q, now)
 }

@@ -26,6 +26,7 @@ type Request struct {
 	ID        string      // of this request, for logs and tickets
 	Via       string      // the door, as the server itself can tell it: rest, mcp
 	Client    string      // what the caller says it is (cli, stdio, …); shown, decides nothing
+	Host      string      // the server's own name and port, as the caller wrote it; "" when the door does not know
 	Peer      string      // the other end of the connection: address, or "unix"
 	Forwarded []string    // X-Forwarded-For lines in their order
 	Auth      string      // the Authorization header

@@ -117,7 +117,7 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request, id string, to *ro
 		h.answer(w, r, id, res)
 	}()
 	req := &op.Request{
-		Op: to.op.Name, ID: id, Via: "rest", Client: client(r.Header), Peer: peer(r), Forwarded: r.Header["X-Forwarded-For"],
+		Op: to.op.Name, ID: id, Via: "rest", Client: client(r.Header), Host: r.Host, Peer: peer(r), Forwarded: r.Header["X-Forwarded-For"],
 		Auth: first(r.Header, "Authorization"), UserAgent: first(r.Header, "User-Agent"),
 		Header: r.Header, Params: to.named(values), Answer: w.Header(),
 	}

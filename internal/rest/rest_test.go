@@ -124,7 +124,7 @@ func TestWhatTheOperationLearnsOfARequest(t *testing.T) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	want := &op.Request{
-		Op: "thing.get", ID: w.Header().Get("X-Request-Id"), Via: "rest", Client: "cli", Peer: "192.0.2.7:1234", Auth: "Bearer good", UserAgent: "curl/8",
+		Op: "thing.get", ID: w.Header().Get("X-Request-Id"), Via: "rest", Client: "cli", Host: "example.com", Peer: "192.0.2.7:1234", Auth: "Bearer good", UserAgent: "curl/8",
 		Forwarded: []string{"198.51.100.1, 198.51.100.2", "198.51.100.3"}, Header: r.Header, Params: map[string]string{"id": "a/b"}, Answer: w.Header(),
 	}
 	if diff := cmp.Diff(want, d.last); diff != "" {

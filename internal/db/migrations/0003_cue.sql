@@ -6,12 +6,16 @@ CREATE TABLE cues (
   name          TEXT NOT NULL,
   description   TEXT,
   status        TEXT NOT NULL,                -- active, paused, completed, failed
-  transport     TEXT NOT NULL,                -- worker
+  pause_reason  TEXT NOT NULL,                -- why the server paused it, for people; '' when somebody did
+  transport     TEXT NOT NULL,                -- webhook, worker
   schedule_type TEXT NOT NULL,                -- once, recurring
   cron          TEXT NOT NULL,                -- '' for once
   at            INTEGER,                      -- of once
   timezone      TEXT NOT NULL,                -- as given
   callback      TEXT NOT NULL,                -- JSON {url, method, headers}
+  endpoint      TEXT NOT NULL,                -- of webhook: scheme://host:port of the callback, or 'echo' for our own sink; else ''
+  timeout       INTEGER,                      -- seconds that a call may take; NULL when never set
+  outcome_within INTEGER,                     -- how the end is known. NULL: a 2xx is done; 0: the reply says; else reported within so many seconds
   payload       TEXT NOT NULL,                -- JSON object as sent
   task          TEXT NOT NULL,                -- payload.task, '' for none
   agent         TEXT NOT NULL,                -- payload.agent, '' for none
@@ -19,7 +23,7 @@ CREATE TABLE cues (
   backoff       TEXT NOT NULL,                -- JSON list of minutes
   pause_on_failure INTEGER NOT NULL,
   verification  TEXT,                         -- the mode; NULL when never set
-  catch_up      TEXT NOT NULL,
+  catch_up      TEXT NOT NULL,                -- run_once_if_missed, skip_missed, replay_all_missed
   next_run      INTEGER,
   last_run      INTEGER,
   run_count     INTEGER NOT NULL,
@@ -105,7 +109,18 @@ CREATE TABLE executions (
   has_evidence    INTEGER NOT NULL,
   result_type     TEXT NOT NULL,
   created_at      INTEGER NOT NULL,
-  updated_at      INTEGER NOT NULL
+  updated_at      INTEGER NOT NULL,
+
+  -- Of webhooks. The callback as it was when the execution was queued is for the first attempt; then these columns are emptied.
+  endpoint        TEXT NOT NULL,              -- scheme://host:port, 'echo', or '' for a worker's
+  deliver_at      INTEGER,                    -- when the next attempt is to be sent; NULL while one is under way, and when none will be
+  callback        TEXT NOT NULL,              -- JSON {url, method, headers} for the first attempt, then ''
+  backoff         TEXT NOT NULL,              -- and its JSON list of minutes
+  called          TEXT NOT NULL,              -- and the name of the cue
+  timeout         INTEGER NOT NULL,           -- and the seconds that it may take
+  outcome_within  INTEGER,                    -- as of the cue
+  redelivered     INTEGER NOT NULL,           -- how often an attempt was sent again because its end is not known
+  response_body   TEXT                        -- first 2,000 characters of the last answer
 ) STRICT;
 CREATE UNIQUE INDEX executions_due ON executions (cue_id, scheduled_for) WHERE triggered_by = 'scheduled';
 CREATE INDEX executions_cue ON executions (cue_id, created_at, id);
@@ -113,11 +128,14 @@ CREATE INDEX executions_list ON executions (workspace_id, created_at, id);
 CREATE INDEX executions_status ON executions (workspace_id, status, created_at, id);
 CREATE INDEX executions_worker ON executions (workspace_id, claimed_worker, created_at, id) WHERE claimed_worker <> '';
 
+-- What is to be sent, lane by lane (the callbacks of one workspace on one endpoint), oldest first.
+CREATE INDEX executions_lane ON executions (workspace_id, endpoint, deliver_at, id) WHERE deliver_at IS NOT NULL;
+
 -- What workers may take, in the orders in which they ask for it: oldest first, of one task, for one agent, of one cue.
-CREATE INDEX executions_ready ON executions (workspace_id, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
-CREATE INDEX executions_ready_task ON executions (workspace_id, task, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
-CREATE INDEX executions_ready_agent ON executions (workspace_id, agent, scheduled_for, id) WHERE status IN ('pending', 'retry_ready') AND agent <> '';
-CREATE INDEX executions_ready_cue ON executions (cue_id, scheduled_for, id) WHERE status IN ('pending', 'retry_ready');
+CREATE INDEX executions_ready ON executions (workspace_id, scheduled_for, id) WHERE status IN ('pending', 'retry_ready') AND transport = 'worker';
+CREATE INDEX executions_ready_task ON executions (workspace_id, task, scheduled_for, id) WHERE status IN ('pending', 'retry_ready') AND transport = 'worker';
+CREATE INDEX executions_ready_agent ON executions (workspace_id, agent, scheduled_for, id) WHERE status IN ('pending', 'retry_ready') AND transport = 'worker' AND agent <> '';
+CREATE INDEX executions_ready_cue ON executions (cue_id, scheduled_for, id) WHERE status IN ('pending', 'retry_ready') AND transport = 'worker';
 
 -- What the clock ends: work that nobody takes, leases that nobody renews. And what one worker of one key holds.
 CREATE INDEX executions_deadline ON executions (deadline) WHERE deadline IS NOT NULL;

@@ -1,0 +1,33 @@
+package cue
+
+import (
+	"context"
+	"sync"
+)
+
+// fakePost is a sender without a network: answer says what becomes of each job.
+type fakePost struct {
+	mu     sync.Mutex
+	sent   []*job
+	answer func(j *job, r *result)
+	now    func() int64
+	held   func(j *job) bool // true: never answered
+}
+
+func (p *fakePost) send(j *job, done func(*result)) {
+	p.mu.Lock()
+	p.sent = append(p.sent, j)
+	answer := p.answer
+	p.mu.Unlock()
+	go func() {
+		r := &result{job: j, good: true, httpStatus: 200}
+		if j.cancelled.Load() {
+			r = &result{job: j, back: true}
+		} else if answer != nil {
+			answer(j, r)
+		}
+		done(r)
+	}()
+}
+
+func (p *fakePost) stop(context.Context) {}
