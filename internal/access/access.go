@@ -43,6 +43,7 @@ type Access struct {
 	refused   refusals
 	heads     heads
 	doubts    doubts
+	signing   signing
 	rotating  sync.Mutex // the server secret
 	proxies   proxies
 	ops       []*op.Operation

@@ -87,7 +87,7 @@ func (a *Access) cueAPIOperations() []*op.Operation {
 			Doc: "Revoke a key, but not the last one\nFor clients of CueAPI; key.revoke never refuses.", Errors: []op.Code{NotFound, LastKeyProtected}}, a.revokeAuthKey),
 		op.Define(op.Spec{Name: "webhook_secret.get", Route: "GET /v1/auth/webhook-secret", Needs: "secrets:read", Effect: op.Read, May: "read webhook secrets", Doc: "Show the webhook secret"}, a.webhookSecret),
 		op.Define(op.Spec{Name: "webhook_secret.rotate", Route: "POST /v1/auth/webhook-secret/regenerate", Needs: "secrets:write", Effect: op.Write, Open: true, Confirm: true, May: "rotate webhook secrets",
-			Doc: "Make a new webhook secret\nThe old one ends at once."}, a.rotateWebhookSecret),
+			Doc: "Make a new webhook secret\nThe old one ends at once. With overlap_seconds it goes on signing beside the new one: webhook-signature carries both, X-CueAPI-Signature the old one's until it ends."}, a.rotateWebhookSecret),
 		op.Define(op.Spec{Name: "alert_secret.get", Route: "GET /v1/auth/alert-webhook-secret", Needs: "secrets:read", Effect: op.Read, May: "read webhook secrets", Doc: "Show the alert webhook secret"}, a.alertSecret),
 		op.Define(op.Spec{Name: "alert_secret.rotate", Route: "POST /v1/auth/alert-webhook-secret/regenerate", Needs: "secrets:write", Effect: op.Write, Open: true, Confirm: true, May: "rotate webhook secrets",
 			Doc: "Make a new alert webhook secret\nThe old one ends at once."}, a.rotateAlertSecret),

@@ -37,18 +37,20 @@ type workspaceRow struct {
 	cueLimit, executionLimit, rateLimit, rev int64
 	alertURL                                 string
 	webhookSecret, alertSecret               []byte // sealed
+	webhookOld                               []byte // sealed; empty unless it still signs
+	webhookOldEnds                           int64
 	created, updated                         int64
 }
 
 func (w *workspaceRow) scan(r scanner) error {
 	return r.Scan(&w.id, &w.name, &w.slug, &w.plan, &w.cueLimit, &w.executionLimit, &w.rateLimit, &w.alertURL,
-		&w.webhookSecret, &w.alertSecret, &w.rev, &w.created, &w.updated)
+		&w.webhookSecret, &w.alertSecret, &w.rev, &w.created, &w.updated, &w.webhookOld, &w.webhookOldEnds)
 }
 
 // values are the columns in the order of scan.
 func (w *workspaceRow) values() []any {
 	return []any{w.id, w.name, w.slug, w.plan, w.cueLimit, w.executionLimit, w.rateLimit, w.alertURL,
-		w.webhookSecret, w.alertSecret, w.rev, w.created, w.updated}
+		w.webhookSecret, w.alertSecret, w.rev, w.created, w.updated, append([]byte{}, w.webhookOld...), w.webhookOldEnds}
 }
 
 func readWorkspace(tx *db.Tx, id string) (workspaceRow, error) {

@@ -135,7 +135,10 @@ func (a *Access) resealAll(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			for _, box := range []*[]byte{&w.webhookSecret, &w.alertSecret} {
+			for _, box := range []*[]byte{&w.webhookSecret, &w.alertSecret, &w.webhookOld} {
+				if len(*box) == 0 {
+					continue
+				}
 				text, err := a.sealer.open(*box)
 				if err != nil {
 					return err

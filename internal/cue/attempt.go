@@ -15,14 +15,16 @@ import (
 // How an attempt is answered for by the sender.
 type result struct {
 	*job
-	began, ended op.Time
-	httpStatus   int           // 0: no answer
-	good         bool          // 2xx
-	gone         bool          // 410: the callback wants no more calls
-	message      string        // what went wrong (CueAPI wire contract 3.4)
-	body         string        // beginning of the answer
-	retryAfter   time.Duration // what the answer asks for; 0 for nothing
-	said         *said         // an outcome in the answer
+	began      op.Time
+	httpStatus int           // 0: no answer
+	good       bool          // 2xx
+	gone       bool          // 410: the callback wants no more calls
+	message    string        // what went wrong (CueAPI wire contract 3.4)
+	class      string        // of webhook.Class, for counting
+	reply      []byte        // the answer
+	body       string        // its beginning, as it is kept
+	retryAfter time.Duration // what the answer asks for; 0 for nothing
+	said       *said         // an outcome in the answer
 
 	// Instead of all that: the attempt was not made, or its end is not known. The execution goes back into its queue.
 	back  bool

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"unstuck/internal/op"
 )
@@ -94,19 +95,17 @@ func (q *cue) setEndpoint(host string) error {
 	if err != nil {
 		return fmt.Errorf("read the address of the callback of cue %s: %w", q.id, err)
 	}
-	if q.endpoint = endpointOf(u); ownEcho(u, host) {
+	if q.endpoint = endpointOf(text(cb.URL)); ownEcho(u, host) {
 		q.endpoint = endpointEcho
 	}
 	return nil
 }
 
-// endpointOf is scheme://host:port of an address, by which callbacks are kept apart.
-func endpointOf(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+// endpointOf is an address up to its "?", by which callbacks are kept apart, here and in the sender: where many workspaces use one
+// host, or one path of it fails, the others go on.
+func endpointOf(callback string) string {
+	base, _, _ := strings.Cut(callback, "?")
+	return base
 }
 
 // ownEcho says that an address is the echo sink of this server.
@@ -126,13 +125,15 @@ func (d *definition) look(ctx context.Context, c *Cues) {
 		return
 	}
 	d.host = op.CallOf(ctx).Host
-	u, err := url.Parse(in.URL.Val)
-	if err != nil {
-		d.call = InvalidCallbackURL.Msg("The callback's URL cannot be read")
+	if u, err := url.Parse(in.URL.Val); err == nil && ownEcho(u, d.host) {
 		return
 	}
-	if ownEcho(u, d.host) {
-		return
+	ctx, cancel := context.WithTimeout(ctx, resolveWithin)
+	defer cancel()
+	if err := c.Callbacks.Check(ctx, in.URL.Val); err != nil {
+		d.call = InvalidCallbackURL.Msg("%v", err)
 	}
-	_ = c
 }
+
+// resolveWithin is how long a name server may take to answer while somebody waits.
+const resolveWithin = 5 * time.Second

@@ -11,6 +11,7 @@ import (
 	"unstuck/internal/access"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
+	"unstuck/internal/webhook"
 )
 
 // Options are what Open needs. DB, Access and Now are required; a duration of zero means its default.
@@ -20,10 +21,11 @@ type Options struct {
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // the one clock of the package; no SQL asks for the time
 
-	Lease          time.Duration // how long a claim or a heartbeat holds an execution; default 15 minutes
-	UnclaimedAfter time.Duration // an execution that nobody takes for so long is missed; default 15 minutes
-	BareLeaseMax   time.Duration // how long worker heartbeats renew a lease taken without a token; default 2 hours
-	AllowHTTP      bool          // callbacks may be plain http
+	Lease          time.Duration                          // how long a claim or a heartbeat holds an execution; default 15 minutes
+	UnclaimedAfter time.Duration                          // an execution that nobody takes for so long is missed; default 15 minutes
+	BareLeaseMax   time.Duration                          // how long worker heartbeats renew a lease taken without a token; default 2 hours
+	Callbacks      webhook.Policy                         // which addresses may be called
+	Observe        func(class string, late time.Duration) // hears of every attempt, and how long after its moment it began; nil for nobody
 }
 
 // Cues is the state of the package: one per server. Its methods may be called from any goroutine.
@@ -35,6 +37,7 @@ type Cues struct {
 	near    nearness // workspaces that have used most of their plan
 	pulse   pulse    // the scheduler's last look
 	courier courier  // what is on its way to callbacks
+	echo    sink     // of documents that were posted to try out webhooks
 }
 
 // restartGrace is how long after a start a lease, or the time to claim, goes on at least: nobody could renew or claim while the
@@ -58,6 +61,7 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	c := &Cues{Options: o}
 	c.alarm.open()
 	c.courier.open()
+	c.echo.now = c.Now
 	if err := c.DB.Update(ctx, func(tx *db.Tx) error { return c.relieve(tx, c.now()) }); err != nil {
 		return nil, fmt.Errorf("give leases their time after the start: %w", err)
 	}
@@ -67,6 +71,7 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	if err := c.readLanes(ctx); err != nil {
 		return nil, err
 	}
+	c.courier.post = &postbox{c: c}
 	return c, nil
 }
 

@@ -1,10 +1,14 @@
 package cue
 
-import "unstuck/internal/op"
+import (
+	"slices"
+
+	"unstuck/internal/op"
+)
 
 // Operations lists the whole outside of the package. It works on a nil-ish *Cues too: declaring touches nothing.
 func (c *Cues) Operations() []*op.Operation {
-	return append(append(c.cueOperations(), c.executionOperations()...), c.usageOperation())
+	return slices.Concat(c.cueOperations(), c.executionOperations(), c.echoOperations(), []*op.Operation{c.usageOperation()})
 }
 
 func (c *Cues) cueOperations() []*op.Operation {

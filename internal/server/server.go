@@ -90,7 +90,7 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
-		AllowHTTP: s.Dev,
+		Callbacks: s.Callbacks(),
 	})
 	if err != nil {
 		return err

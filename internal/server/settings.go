@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
 	"time"
+
+	"unstuck/internal/webhook"
 )
 
 // Settings are everything that a server can be told. The tags are the only list of them: they make the flags, the page
@@ -35,9 +38,10 @@ type Settings struct {
 	TLSKey         string        `env:"UNSTUCK_TLS_KEY" flag:"tls-key" doc:"file of the certificate's private key"`
 	TrustedProxies string        `env:"UNSTUCK_TRUSTED_PROXIES" flag:"trusted-proxies" doc:"CIDRs of proxies whose X-Forwarded-For counts, separated by commas; unix for a socket"`
 	PlainHTTP      bool          `env:"UNSTUCK_PLAIN_HTTP" flag:"plain-http" default:"false" doc:"listen beyond loopback without TLS, on a private network that you trust"`
-	Dev            bool          `flag:"dev" default:"false" doc:"development: sign-up open, loopback only, requests that come through a proxy or from another site refused"`
+	Dev            bool          `flag:"dev" default:"false" doc:"development: sign-up open, callbacks to this machine and private networks, loopback only, requests that come through a proxy or from another site refused"`
 	PrintFirstKey  bool          `flag:"print-first-key" default:"false" doc:"print the first key also when the output is no terminal"`
 	AcceptRollback bool          `flag:"accept-rollback" default:"false" doc:"start although the database is behind the audit log that was written down"`
+	AllowCallbacks string        `env:"UNSTUCK_ALLOW_CALLBACKS" flag:"allow-callbacks" doc:"networks that callbacks may lead to although they are not public, such as 172.18.0.0/16, separated by commas; plain http is allowed to them"`
 	LogLevel       string        `env:"UNSTUCK_LOG_LEVEL" flag:"log-level" default:"info" doc:"debug, info, warn or error"`
 	Lease          time.Duration `env:"UNSTUCK_LEASE" flag:"lease" default:"15m" doc:"how long a claim or a heartbeat holds an execution"`
 	UnclaimedAfter time.Duration `env:"UNSTUCK_UNCLAIMED_AFTER" flag:"unclaimed-after" default:"15m" doc:"an execution that nobody takes for so long is missed"`
@@ -136,6 +140,9 @@ func (s Settings) check() []error {
 	fault(s.Database != "" && !strings.HasPrefix(s.Database, "postgres://") && !strings.HasPrefix(s.Database, "postgresql://"), "UNSTUCK_DATABASE must begin with postgres://; leave it out for SQLite")
 	fault(!prefixForm(s.KeyPrefix), "UNSTUCK_KEY_PREFIX is %q; write a letter and then up to 15 letters or digits, all lower-case", s.KeyPrefix)
 	fault(levelOf(s.LogLevel) == nil, "UNSTUCK_LOG_LEVEL is %q; write debug, info, warn or error", s.LogLevel)
+	if _, err := s.callbacks(); err != nil {
+		faults = append(faults, err)
+	}
 	if _, _, err := net.SplitHostPort(s.Listen); err != nil {
 		faults = append(faults, fmt.Errorf("UNSTUCK_LISTEN is %q; write an address and a port, such as 127.0.0.1:8080", s.Listen))
 	}
@@ -163,6 +170,27 @@ func (s Settings) Socket() string { return filepath.Join(s.Data, "local.sock") }
 // Proxies are the trusted proxies as a list.
 func (s Settings) Proxies() []string {
 	return strings.FieldsFunc(s.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// Callbacks says which addresses callbacks may lead to.
+func (s Settings) Callbacks() webhook.Policy {
+	allow, _ := s.callbacks() // checked when the settings were read
+	return webhook.Policy{Allow: allow, Private: s.Dev, Secure: !s.Dev}
+}
+
+func (s Settings) callbacks() (out []netip.Prefix, err error) {
+	for _, text := range strings.FieldsFunc(s.AllowCallbacks, func(r rune) bool { return r == ',' || r == ' ' }) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			addr, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fmt.Errorf("UNSTUCK_ALLOW_CALLBACKS has %q; write networks such as 172.18.0.0/16, separated by commas", text)
+			}
+			p = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 // prepareData makes the data folder, readable by its owner only.

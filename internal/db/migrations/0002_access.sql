@@ -10,6 +10,8 @@ CREATE TABLE workspaces (
   rate_limit      INTEGER NOT NULL,           -- calls a minute by all keys together; 0: none
   alert_url       TEXT NOT NULL,              -- '' when not set
   webhook_secret  BLOB NOT NULL,              -- sealed
+  webhook_old     BLOB NOT NULL,              -- the one before, sealed, while it still signs; else empty
+  webhook_old_ends INTEGER NOT NULL,          -- until then; 0 for none
   alert_secret    BLOB NOT NULL,              -- sealed
   rev             INTEGER NOT NULL,
   created_at      INTEGER NOT NULL,

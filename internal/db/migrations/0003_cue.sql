@@ -13,7 +13,7 @@ CREATE TABLE cues (
   at            INTEGER,                      -- of once
   timezone      TEXT NOT NULL,                -- as given
   callback      TEXT NOT NULL,                -- JSON {url, method, headers}
-  endpoint      TEXT NOT NULL,                -- of webhook: scheme://host:port of the callback, or 'echo' for our own sink; else ''
+  endpoint      TEXT NOT NULL,                -- of webhook: the callback's address up to its "?", or 'echo' for our own sink; else ''
   timeout       INTEGER,                      -- seconds that a call may take; NULL when never set
   outcome_within INTEGER,                     -- how the end is known. NULL: a 2xx is done; 0: the reply says; else reported within so many seconds
   payload       TEXT NOT NULL,                -- JSON object as sent
@@ -112,7 +112,7 @@ CREATE TABLE executions (
   updated_at      INTEGER NOT NULL,
 
   -- Of webhooks. The callback as it was when the execution was queued is for the first attempt; then these columns are emptied.
-  endpoint        TEXT NOT NULL,              -- scheme://host:port, 'echo', or '' for a worker's
+  endpoint        TEXT NOT NULL,              -- as of the cue; '' of a worker's
   deliver_at      INTEGER,                    -- when the next attempt is to be sent; NULL while one is under way, and when none will be
   callback        TEXT NOT NULL,              -- JSON {url, method, headers} for the first attempt, then ''
   backoff         TEXT NOT NULL,              -- and its JSON list of minutes
