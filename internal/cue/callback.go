@@ -128,6 +128,9 @@ func (d *definition) look(ctx context.Context, c *Cues) {
 	if u, err := url.Parse(in.URL.Val); err == nil && ownEcho(u, d.host) {
 		return
 	}
+	if err := c.Callbacks.CheckURL(in.URL.Val); err != nil {
+		d.text = InvalidCallbackURL.Msg("%v", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, resolveWithin)
 	defer cancel()
 	if err := c.Callbacks.Check(ctx, in.URL.Val); err != nil {

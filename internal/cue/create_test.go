@@ -63,13 +63,16 @@ func TestCreateRefuses(t *testing.T) {
 			{name: "transport inside callback", change: input{"callback": input{"transport": "worker"}}, status: 422, code: "validation_error", message: "transport must be specified at the top level, not inside callback"},
 			{name: "unknown transport", change: input{"transport": "pigeon"}, status: 422, code: "validation_error", message: "body: Value error, transport must be 'webhook' or 'worker'"},
 			{name: "webhook without URL", change: input{"transport": "webhook"}, status: 422, code: "validation_error", message: "callback.url is required for webhook transport"},
-			{name: "webhook", change: input{"transport": "webhook", "callback": input{"url": "https://example.com"}}, status: 422, code: "validation_error", message: "webhook transport is not part of this version"},
-			{name: "webhook by default", body: `{"name":"x","cron":"* * * * *","callback_url":"https://example.com/hook"}`, status: 422, code: "validation_error", message: "webhook transport is not part of this version"},
+			{name: "webhook by default, without URL", body: `{"name":"x","cron":"* * * * *"}`, status: 422, code: "validation_error", message: "callback.url is required for webhook transport"},
 
 			{name: "1: name, before all others", change: input{"name": "taken", "schedule": bad}, status: 409, code: "duplicate_cue_name", message: "A cue named 'taken' already exists"},
 			{name: "3: plain http", change: input{"callback": input{"url": "http://example.com/"}, "schedule": bad}, status: 400, code: "invalid_callback_url", message: "URL must use https:// in production"},
 			{name: "3: credentials", change: input{"callback": input{"url": "https://a:b@example.com/"}}, status: 400, code: "invalid_callback_url", message: "Credentials in callback URLs are not allowed"},
 			{name: "3: metadata host", change: input{"callback": input{"url": "https://Metadata.Google.Internal/x"}}, status: 400, code: "invalid_callback_url", message: "Blocked hostname: metadata.google.internal"},
+			{name: "3: a webhook to this machine", change: input{"transport": "webhook", "callback": input{"url": "https://127.0.0.1/"}, "schedule": bad}, status: 400, code: "invalid_callback_url", message: "127.0.0.1 is this machine itself (127.0.0.0/8); only public addresses are called. To allow it, whoever runs this server adds 127.0.0.1/32 to UNSTUCK_ALLOW_CALLBACKS."},
+			{name: "3: a webhook to localhost", change: input{"transport": "webhook", "callback": input{"url": "https://LOCALHOST/"}}, status: 400, code: "invalid_callback_url", message: "Blocked hostname: localhost"},
+			{name: "3: a webhook to a private network", change: input{"transport": "webhook", "callback": input{"url": "https://[::ffff:10.0.0.1]/"}}, status: 400, code: "invalid_callback_url", message: "UNSTUCK_ALLOW_CALLBACKS"},
+			{name: "3: a webhook to nowhere", change: input{"transport": "webhook", "callback": input{"url": "https://nowhere.invalid/"}}, status: 400, code: "invalid_callback_url", message: "Cannot resolve hostname: nowhere.invalid"},
 			{name: "4: NUL in the payload", change: input{"payload": input{"deep": []any{input{"key\x00": 1}}}, "schedule": bad}, status: 400, code: "invalid_payload", message: "Payload contains null bytes which are not supported"},
 			{name: "6: zone, before cron", change: input{"schedule": input{"type": "recurring", "cron": "not cron", "timezone": "Mars/Olympus"}}, status: 422, code: "invalid_timezone", message: "Unknown timezone: 'Mars/Olympus'"},
 			{name: "6: the machine's zone", change: input{"schedule": input{"type": "recurring", "cron": "* * * * *", "timezone": "Local"}}, status: 422, code: "invalid_timezone"},
@@ -87,10 +90,13 @@ func TestCreateRefuses(t *testing.T) {
 			{name: "our header", change: input{"callback": input{"headers": input{"x-CueAPI-Signature": "v1=0"}}}, status: 422, code: "validation_error", message: "set by the server"},
 			{name: "masked header", change: input{"callback": input{"headers": input{"Authorization": "***"}}}, status: 422, code: "validation_error", message: "keeps a stored value"},
 
-			{name: "catch-up", change: input{"catch_up": "skip_missed"}, status: 422, code: "validation_error", message: "body.catch_up: Input should be 'run_once_if_missed'"},
+			{name: "catch-up", change: input{"catch_up": "sometimes"}, status: 422, code: "validation_error", message: "body.catch_up: Input should be 'run_once_if_missed', 'skip_missed', 'replay_all_missed' or 'replay_all'"},
 			{name: "mail", change: input{"on_failure": input{"email": true}}, status: 422, code: "validation_error", message: "on_failure.email is not part of this version"},
 			{name: "failure webhook", change: input{"on_failure": input{"webhook": "https://example.com"}}, status: 422, code: "validation_error", message: "on_failure.webhook is not part of this version"},
-			{name: "delivery", change: input{"delivery": input{"timeout_seconds": 5}}, status: 422, code: "validation_error", message: "delivery is not part of this version"},
+			{name: "delivery of a worker's cue", change: input{"delivery": input{"timeout_seconds": 5}}, status: 422, code: "validation_error", message: "workers pull the executions of this cue"},
+			{name: "no time", change: input{"delivery": input{"timeout_seconds": 0}}, status: 422, code: "validation_error", message: "body.delivery.timeout_seconds"},
+			{name: "too much time", change: input{"delivery": input{"outcome_deadline_seconds": 3601}}, status: 422, code: "validation_error", message: "body.delivery.outcome_deadline_seconds"},
+			{name: "a deadline that nothing waits for", change: input{"transport": "webhook", "callback": input{"url": "https://203.0.113.1/"}, "delivery": input{"outcome_deadline_seconds": 60, "outcome_by": "status"}}, status: 422, code: "validation_error", message: "a deadline goes with outcome_by report"},
 			{name: "alerts", change: input{"alerts": input{}}, status: 422, code: "validation_error", message: "alerts is not part of this version"},
 			{name: "chain", change: input{"on_success_fire": "cue_abcdefghijkl"}, status: 422, code: "validation_error", message: "on_success_fire is not part of this version"},
 			{name: "override", change: input{"require_payload_override": true}, status: 422, code: "validation_error", message: "require_payload_override is not part of this version"},
@@ -127,7 +133,7 @@ func TestCreate(t *testing.T) {
 			`"next_run":"2026-11-23T10:05:00Z","last_run":null,"run_count":0,"fired_count":0,` +
 			`"on_failure":{"email":false,"webhook":null,"pause":true},"verification":{"mode":"manual"},"catch_up":"run_once_if_missed",` +
 			`"warning":"No active workers found. Start a worker to process this cue.",` +
-			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z"}`
+			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z","delivery":null,"pause_reason":null}`
 		equalCue(t, f.send(f.admin, "cue.create", nil, nested), want)
 
 		flat := `{"name":"b","at":"2026-11-23T12:00:00+01:30","callback_url":null,"worker":true,"timezone":"Asia/Tokyo","payload":{},"description":null}`
@@ -136,7 +142,7 @@ func TestCreate(t *testing.T) {
 			`"callback":{"url":null,"method":"POST","headers":{}},"payload":{},"retry":{"max_attempts":3,"backoff_minutes":[1,5,15]},` +
 			`"next_run":"2026-11-23T10:30:00Z","last_run":null,"run_count":0,"fired_count":0,` +
 			`"on_failure":{"email":false,"webhook":null,"pause":false},"verification":null,"catch_up":"run_once_if_missed","warning":null,` +
-			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z"}`
+			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z","delivery":null,"pause_reason":null}`
 		f.ok(f.admin, "worker.heartbeat", input{"worker_id": "w"})
 		equalCue(t, f.send(f.admin, "cue.create", nil, flat), want)
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"sync"
@@ -108,6 +109,8 @@ func (f *fixture) openRest() {
 	f.must(err)
 	o := f.options
 	o.DB, o.Access, o.Log, o.Now = f.db, f.access, log, f.clock.Now
+	o.Callbacks.Secure = true
+	o.Callbacks.Allow = append(o.Callbacks.Allow, netip.MustParsePrefix("203.0.113.0/24")) // nothing is there
 	f.cues, err = Open(f.Context(), o)
 	f.must(err)
 	f.cues.courier.post = f.post

@@ -56,7 +56,8 @@ type definition struct {
 	CatchUp      op.Opt[string]            `json:"catch_up" enum:"run_once_if_missed|skip_missed|replay_all_missed|replay_all" doc:"due times that were missed. run_once_if_missed: the latest fires, the others are merged into it; skip_missed: those late by more than a minute are skipped; replay_all_missed, or replay_all: each fires, the latest 100 of them"`
 
 	host string // the server's own name, as the caller wrote it
-	call error  // why the new address of the callback may not be called; see checkCall
+	call error  // why the new address of the callback may not be called; see look
+	text error  // the same, by how it is written alone: that of a worker's cue is not called
 }
 
 // unbuilt refuses an input of CueAPI that this version does not have. Ignoring it would pretend.
@@ -176,8 +177,8 @@ func (d *definition) applyCallback(c *Cues, q *cue) error {
 	}
 	in := d.Callback.Val
 	if in.URL.Set {
-		if q.transport == transportWebhook && d.call != nil {
-			return d.call
+		if err := map[string]error{transportWebhook: d.call, transportWorker: d.text}[q.transport]; err != nil {
+			return err
 		}
 		cb.URL = &in.URL.Val
 	}

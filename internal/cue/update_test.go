@@ -99,7 +99,7 @@ func TestUpdateRefuses(t *testing.T) {
 			{input{"name": "\x00"}, 422, "validation_error", "body.name"},
 			{input{"status": "completed"}, 422, "validation_error", "body.status: Value error, status must be 'active' or 'paused'"},
 			{input{"transport": "worker"}, 422, "validation_error", "body.transport: Extra inputs are not permitted"},
-			{input{"delivery": input{}}, 422, "validation_error", "body.delivery: Extra inputs are not permitted"},
+			{input{"delivery": input{}}, 422, "validation_error", "workers pull the executions of this cue"},
 			{input{"on_success_fire": nil}, 422, "validation_error", "body.on_success_fire: Extra inputs are not permitted"},
 			{input{"schedule": input{"type": "recurring", "cron": "* * * * *", "tz": "UTC"}}, 422, "validation_error", "body.schedule.tz: Extra inputs are not permitted"},
 			{input{"schedule": input{"cron": "* * * * *"}}, 422, "validation_error", "body.schedule.type: Field required"},
@@ -111,7 +111,7 @@ func TestUpdateRefuses(t *testing.T) {
 			{input{"callback": input{"method": "DELETE"}}, 422, "validation_error", "body.callback.method"},
 			{input{"callback": input{"headers": input{"X-New": "***"}}}, 422, "validation_error", "keeps a stored value"},
 			{input{"payload": input{"a": "\x00"}}, 400, "invalid_payload", "null bytes"},
-			{input{"catch_up": "replay_all_missed"}, 422, "validation_error", "body.catch_up"},
+			{input{"catch_up": "replay_some"}, 422, "validation_error", "body.catch_up"},
 			// Order: callback, payload, schedule; and one fault undoes all.
 			{input{"name": "fine", "payload": input{"a": "\x00"}, "schedule": input{"type": "x"}}, 400, "invalid_payload", ""},
 			{input{"callback": input{"url": "http://example.com"}, "payload": input{"a": "\x00"}}, 400, "invalid_callback_url", ""},

@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/ncruces/go-sqlite3"
 )
 
 // bind turns arguments into what both drivers store alike (see [Tx.Exec] for the types). It refuses a wrong number of
@@ -19,13 +22,42 @@ func (st *statement) bind(d dialect, args []any) ([]any, error) {
 	}
 	bound := make([]any, len(args))
 	for i, arg := range args {
-		v, err := d.value(arg)
+		to := d
+		if st.inRows(i) {
+			to = postgres // lists as they are; see rowset
+		}
+		v, err := to.value(arg)
 		if err != nil {
 			return nil, fmt.Errorf("argument ?%d: %w", i+1, err)
 		}
 		bound[i] = v
 	}
-	return bound, nil
+	if d == sqlite {
+		st.gather(bound)
+	}
+	return bound[:st.bound], nil
+}
+
+func (st *statement) inRows(arg int) bool {
+	return slices.ContainsFunc(st.groups, func(group []int) bool { return slices.Contains(group, arg) })
+}
+
+// gather makes one rowset of the lists of each @rows; it stands in the place of the first.
+func (st *statement) gather(bound []any) {
+	for _, group := range st.groups {
+		r := &rowset{}
+		for _, n := range group {
+			r.lists = append(r.lists, bound[n])
+			bound[n] = nil
+		}
+		switch first := r.lists[0].(type) {
+		case []string:
+			r.n = len(first)
+		case []int64:
+			r.n = len(first)
+		}
+		bound[group[0]] = sqlite3.Pointer(r)
+	}
 }
 
 // sameLength checks the lists of every @rows.

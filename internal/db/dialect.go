@@ -22,7 +22,8 @@ type statement struct {
 	text   string
 	params int     // the highest parameter number
 	writes bool    // the text contains a word that changes rows, so its caller needs a savepoint
-	groups [][]int // parameters (from 0) of each @rows: lists of one length
+	groups [][]int // parameters (from 0) of each @rows: lists of one length. On SQLite the first stands for all
+	bound  int     // the highest parameter number that the text has
 }
 
 // statements remembers how texts were rewritten, so that each is read once.
@@ -51,7 +52,7 @@ func (d dialect) statement(query string) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := rewriter{dialect: d, in: tokens, used: map[int]bool{}}
+	r := rewriter{dialect: d, in: tokens, used: map[int]bool{}, uses: map[int]int{}}
 	for r.more() {
 		if err := r.step(); err != nil {
 			return nil, fmt.Errorf("%w in %s", err, brief(query))
@@ -62,7 +63,14 @@ func (d dialect) statement(query string) (*statement, error) {
 			return nil, fmt.Errorf("parameter ?%d is never used in %s", n, brief(query))
 		}
 	}
-	return &statement{text: strings.Join(r.out, ""), params: r.params, writes: r.writes, groups: r.groups}, nil
+	for _, group := range r.groups {
+		for _, n := range group {
+			if d == sqlite && r.uses[n+1] > 1 {
+				return nil, fmt.Errorf("parameter ?%d of @rows stands elsewhere too in %s", n+1, brief(query))
+			}
+		}
+	}
+	return &statement{text: strings.Join(r.out, ""), params: r.params, writes: r.writes, groups: r.groups, bound: r.bound}, nil
 }
 
 // rewriter walks over the tokens of a query and writes them anew.
@@ -72,7 +80,9 @@ type rewriter struct {
 	at      int
 	out     []string
 	used    map[int]bool
+	uses    map[int]int // how often
 	params  int
+	bound   int // the highest that was written
 	writes  bool
 	groups  [][]int
 }
@@ -112,7 +122,8 @@ func (r *rewriter) param(t token) (string, error) {
 		return "", fmt.Errorf("parameter %q needs a number from 1 to 999, like ?1,", t.text)
 	}
 	r.used[n] = true
-	r.params = max(r.params, n)
+	r.uses[n]++
+	r.params, r.bound = max(r.params, n), max(r.bound, n)
 	if r.dialect == postgres {
 		return "$" + strconv.Itoa(n), nil
 	}
@@ -165,6 +176,7 @@ func (r *rewriter) list(inner []token) error {
 func (r *rewriter) rows(inner []token) error {
 	var names, params, types []string
 	var group []int
+	before := r.bound
 	for _, column := range split(inner, ",") {
 		if len(column) != 3 || column[0].kind != word || column[1].kind != word || column[2].kind != param {
 			return fmt.Errorf("@rows takes columns like (id TEXT ?1, due INTEGER ?2), which is not what stands")
@@ -189,11 +201,15 @@ func (r *rewriter) rows(inner []token) error {
 		}
 		fmt.Fprintf(&b, "(SELECT * FROM unnest(%s) WITH ORDINALITY AS u(%s, i))", strings.Join(params, ", "), strings.Join(names, ", "))
 	} else {
-		fmt.Fprintf(&b, "(SELECT value AS %s", names[0])
-		for i := 1; i < len(names); i++ {
-			fmt.Fprintf(&b, ", %s ->> key AS %s", params[i], names[i])
+		if len(names) > rowsetMost {
+			return fmt.Errorf("@rows has at most %d columns,", rowsetMost)
 		}
-		fmt.Fprintf(&b, ", key + 1 AS i FROM json_each(%s))", params[0])
+		b.WriteString("(SELECT ")
+		for i, name := range names {
+			fmt.Fprintf(&b, "c%d AS %s, ", i, name)
+		}
+		fmt.Fprintf(&b, "i FROM rowset(%s))", params[0])
+		r.bound = max(before, group[0]+1)
 	}
 	r.emit(b.String())
 	return nil

@@ -16,9 +16,9 @@ func TestStatement(t *testing.T) {
 		{"SELECT CAST(?1 AS INTEGER), cast(b AS blob), integers", "", "SELECT CAST($1 AS BIGINT), cast(b AS BYTEA), integers"},
 		{"a IN @list(?1)", "a IN (SELECT value FROM json_each(?1))", "a = ANY($1)"},
 		{"a not in\n @list( ?1 )", "a NOT IN (SELECT value FROM json_each(?1))", "a <> ALL($1)"},
-		{"FROM @rows(id TEXT ?2) AS r WHERE x = ?1", "FROM (SELECT value AS id, key + 1 AS i FROM json_each(?2)) AS r WHERE x = ?1",
+		{"FROM @rows(id TEXT ?2) AS r WHERE x = ?1", "FROM (SELECT c0 AS id, i FROM rowset(?2)) AS r WHERE x = ?1",
 			"FROM (SELECT * FROM unnest($2::TEXT[]) WITH ORDINALITY AS u(id, i)) AS r WHERE x = $1"},
-		{"FROM @rows(a TEXT ?1, b integer ?2) AS r", "FROM (SELECT value AS a, ?2 ->> key AS b, key + 1 AS i FROM json_each(?1)) AS r",
+		{"FROM @rows(a TEXT ?1, b integer ?2) AS r", "FROM (SELECT c0 AS a, c1 AS b, i FROM rowset(?1)) AS r",
 			"FROM (SELECT * FROM unnest($1::TEXT[], $2::BIGINT[]) WITH ORDINALITY AS u(a, b, i)) AS r"},
 	} {
 		if c.sqlite == "" {

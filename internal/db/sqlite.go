@@ -96,7 +96,7 @@ func (e *sqliteEngine) open(vfs, mode string, pragmas ...string) (*sql.DB, error
 	q["_pragma"] = append([]string{"busy_timeout(10000)", "temp_store(memory)"}, pragmas...)
 	query := strings.ReplaceAll(q.Encode(), "+", "%20") // SQLite takes a + for itself
 	u := url.URL{Scheme: "file", OmitHost: true, Path: e.path, RawQuery: query}
-	db, err := driver.Open(u.String())
+	db, err := driver.Open(u.String(), registerRowset)
 	if err != nil {
 		return nil, err
 	}
