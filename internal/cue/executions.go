@@ -21,12 +21,12 @@ type executionObject struct {
 	ID            string         `json:"id"`
 	CueID         string         `json:"cue_id"`
 	ScheduledFor  op.Time        `json:"scheduled_for"`
-	Status        string         `json:"status" doc:"pending, delivering, retry_ready, success, failed or missed"`
-	HTTPStatus    *int64         `json:"http_status" doc:"null for work that workers take"`
-	Attempts      int64          `json:"attempts" doc:"how often it was claimed"`
+	Status        string         `json:"status" doc:"pending, delivering, retrying, retry_ready, pending_outcome, success, failed, missed or outcome_timeout"`
+	HTTPStatus    *int64         `json:"http_status" doc:"of the callback's last answer; null without one, and for work that workers take"`
+	Attempts      int64          `json:"attempts" doc:"calls that were made, or how often it was claimed"`
 	ErrorMessage  *string        `json:"error_message"`
 	StartedAt     *op.Time       `json:"started_at"`
-	DeliveredAt   *op.Time       `json:"delivered_at" doc:"when it was reported as a success"`
+	DeliveredAt   *op.Time       `json:"delivered_at" doc:"when it ended as a success"`
 	LastAttemptAt *op.Time       `json:"last_attempt_at"`
 	Outcome       *outcomeObject `json:"outcome" doc:"null until it is reported"`
 	CreatedAt     op.Time        `json:"created_at"`
@@ -37,7 +37,7 @@ type executionObject struct {
 	ClaimedByWorker *string   `json:"claimed_by_worker"`
 	ClaimedAt       *op.Time  `json:"claimed_at"`
 	LastHeartbeatAt *op.Time  `json:"last_heartbeat_at"`
-	NextRetry       *op.Time  `json:"next_retry" doc:"null for work that workers take: it is offered again at once"`
+	NextRetry       *op.Time  `json:"next_retry" doc:"when the next attempt is due, while status is retrying"`
 	Payload         op.Object `json:"payload" doc:"as it was when the execution was fired"`
 
 	CueName          string   `json:"cue_name"`
@@ -50,6 +50,12 @@ type executionObject struct {
 	Unfenced         bool     `json:"unfenced" doc:"the outcome came without a lease token: workers that share a key could not be told apart"`
 	ReplayedFrom     *string  `json:"replayed_from"`
 	EvidenceVersions int64    `json:"evidence_versions"`
+
+	Transport    string  `json:"transport" doc:"webhook or worker"`
+	OutcomeBy    *string `json:"outcome_by" doc:"of webhooks, how the end is known. status: a 2xx is done; reply: the answer says; report: it is reported"`
+	Unconfirmed  bool    `json:"unconfirmed" doc:"delivered, not confirmed: a 2xx is all that is known of the success"`
+	Redelivered  int64   `json:"redelivered" doc:"how often an attempt was sent again, under the same id, because the server ended before its end was stored"`
+	ResponseBody *string `json:"response_body" doc:"first 2,000 characters of the callback's last answer; only when one execution is shown, to a key that holds cues:write, because answers may repeat secrets of the request"`
 }
 
 // object is the execution as it goes out.
@@ -62,8 +68,18 @@ func (e *execution) object() (executionObject, error) {
 		CueName: e.cueName, Task: orNil(e.task), MaxAttempts: e.maxAttempts, FiredBy: orNil(e.firedBy), ClaimedByKey: orNil(e.claimedKey),
 		ReportedBy: orNil(e.reportedBy), Unfenced: e.unfenced, ReplayedFrom: orNil(e.replayedFrom), EvidenceVersions: e.evidenceCount,
 	}
-	if e.status == statusDelivering {
+	o.Transport, o.Redelivered = e.transport, e.redelivered
+	if e.transport == transportWebhook {
+		o.OutcomeBy = ptr(outcomeBy(e.outcomeWithin))
+		o.Unconfirmed = e.status == statusSuccess && e.outcomeState == ""
+	}
+	switch {
+	case e.status == statusDelivering:
 		o.LeaseUntil = e.leaseUntil
+	case e.status == statusRetrying:
+		o.NextRetry = e.deliverAt
+	case e.status == statusOutcomeTimeout && e.outcomeState == "":
+		o.OutcomeState = ptr(outcomeUnknown)
 	}
 	if e.outcome == "" {
 		return o, nil
@@ -144,6 +160,9 @@ func (c *Cues) getExecution(ctx context.Context, in executionID) (out executionO
 			return err
 		}
 		out, err = e.object()
+		if c.caller(ctx).Holds("cues:write") {
+			out.ResponseBody = e.responseBody
+		}
 		return err
 	})
 	return out, err
@@ -249,13 +268,16 @@ func (in *executionListInput) where(workspace string, filter [][]access.Pattern,
 		cond string
 	}{
 		{in.WorkerID, "e.claimed_worker = ? AND e.claimed_worker <> ''"},
-		{in.OutcomeState, "e.outcome_state = ? AND e.outcome_state <> ''"},
+		{known(in.OutcomeState), "e.outcome_state = ? AND e.outcome_state <> ''"},
 		{in.ResultType, "e.result_type = ? AND e.result_type <> ''"},
 		{in.TriggeredBy, "e.triggered_by = ?"},
 	} {
 		if f.Set {
 			w.and(f.cond, f.Val)
 		}
+	}
+	if in.OutcomeState.Val == outcomeUnknown {
+		w.and("e.status = ? AND e.outcome_state = ''", statusOutcomeTimeout)
 	}
 	if in.HasEvidence.Set {
 		w.and("e.has_evidence = ?", in.HasEvidence.Val)
@@ -264,6 +286,14 @@ func (in *executionListInput) where(workspace string, filter [][]access.Pattern,
 		w.and("(e.fired_by = ? OR e.claimed_key = ? OR e.reported_by = ?)", k.Val, k.Val, k.Val)
 	}
 	return w
+}
+
+// known leaves out the one state that is not stored.
+func known(state op.Opt[string]) op.Opt[string] {
+	if state.Val == outcomeUnknown {
+		return op.Opt[string]{}
+	}
+	return state
 }
 
 // totals counts what the filter lets through and finds its earliest claim.

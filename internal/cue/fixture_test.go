@@ -57,6 +57,7 @@ type fixture struct {
 	cues    *Cues
 	set     *op.Set
 	post    *fakePost
+	real    bool   // the sender is the real one
 	admin   string // a personal key with scope full
 	ws      string // id of its workspace
 }
@@ -113,7 +114,9 @@ func (f *fixture) openRest() {
 	o.Callbacks.Allow = append(o.Callbacks.Allow, netip.MustParsePrefix("203.0.113.0/24")) // nothing is there
 	f.cues, err = Open(f.Context(), o)
 	f.must(err)
-	f.cues.courier.post = f.post
+	if !f.real {
+		f.cues.courier.post = f.post
+	}
 	ops := append(f.access.Operations(), f.cues.Operations()...)
 	f.access.Serve(ops, f.cues)
 	f.set = op.NewSet(f.access, log, f.clock.Now, ops...)

@@ -17,7 +17,7 @@ func (c *Cues) cueOperations() []*op.Operation {
 			Name: "cue.create", Route: "POST /v1/cues", Status: 201,
 			Needs: "cues:write", Effect: op.Write, Narrow: op.ByObject, Open: true, May: "create cues",
 			Errors: []op.Code{DuplicateCueName, CueLimitExceeded, InvalidCallbackURL, InvalidPayload, InvalidPayloadSize, InvalidSchedule, InvalidTimezone},
-			Doc:    "Create a cue\nA cue says what is to be done and when: at one moment, or again and again by a cron expression in a time zone. Workers pull its executions.",
+			Doc:    "Create a cue\nA cue says what is to be done and when: at one moment, or again and again by a cron expression in a time zone. Its callback is called, or workers pull its executions.",
 		}, c.create),
 		op.Define(op.Spec{
 			Name: "cue.list", Route: "GET /v1/cues",
@@ -40,7 +40,7 @@ func (c *Cues) cueOperations() []*op.Operation {
 			Name: "cue.pause", Route: "POST /v1/cues/{id}/pause",
 			Needs: "cues:write", Effect: op.Write, Narrow: op.ByObject, Idempotent: true, May: "pause cues",
 			Errors: []op.Code{CueNotFound, CueLimitExceeded},
-			Doc:    "Pause a cue\nDue times during the pause are skipped, and the ledger says so. Executions that exist go on.",
+			Doc:    "Pause a cue\nDue times during the pause are skipped, and the ledger says so. Executions that exist go on, also with their further attempts; deleting the cue ends them.",
 		}, c.pause),
 		op.Define(op.Spec{
 			Name: "cue.resume", Route: "POST /v1/cues/{id}/resume",
@@ -52,7 +52,7 @@ func (c *Cues) cueOperations() []*op.Operation {
 			Name: "cue.delete", Route: "DELETE /v1/cues/{id}",
 			Needs: "cues:write", Effect: op.Destroy, Narrow: op.ByObject, Idempotent: true, May: "delete cues",
 			Errors: []op.Code{CueNotFound},
-			Doc:    "Delete a cue\nIts executions go with it, also those that a worker has taken. Its ledger stays.",
+			Doc:    "Delete a cue\nIts executions go with it, also those that a worker has taken; what was not sent yet is not sent. Its ledger stays.",
 		}, c.delete),
 		op.Define(op.Spec{
 			Name: "cue.fire", Route: "POST /v1/cues/{id}/fire",

@@ -49,7 +49,7 @@ func (c *Cues) executionOperations() []*op.Operation {
 			Name: "execution.report", Route: "POST /v1/executions/{id}/outcome",
 			Needs: "executions:report", Effect: op.Write, Narrow: op.ByObject, Unaudited: true, Open: true, Lenient: true, Idempotent: true, May: "report an outcome",
 			Errors: []op.Code{ExecutionNotFound, OutcomeAlreadyRecorded, StaleClaim, MetadataTooLarge},
-			Doc:    "Report the outcome of an execution\nOnce: the same report again gets the same answer, another one is refused. Whether the outcome counts as verified is decided by the cue's policy.",
+			Doc:    "Report the outcome of an execution\nOnce: the same report again gets the same answer, another one is refused. Whether the outcome counts as verified is decided by the cue's policy. Of a webhook for which a 2xx is done, the status stays as it is.",
 		}, c.report),
 		op.Define(op.Spec{
 			Name: "execution.add_evidence", Route: "PATCH /v1/executions/{id}/evidence",

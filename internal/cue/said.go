@@ -24,6 +24,7 @@ const (
 	verifiedSuccess     = "verified_success"
 	verificationFailed  = "verification_failed"
 	verificationPending = "verification_pending"
+	outcomeUnknown      = "unknown" // nobody reported in time; never stored, because a late report is still heard
 )
 
 // said is what a worker says about an execution, as it is stored.
