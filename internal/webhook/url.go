@@ -65,9 +65,12 @@ func (p Policy) checkURL(rawURL string) (host string, err error) {
 
 // name is the host as a name server is asked for it, without the dot at its end, or an IPv4 address.
 func name(host string) (string, error) {
-	ascii, err := idna.Lookup.ToASCII(host)
-	if err != nil {
-		return "", fmt.Errorf("%q is not a host name", host)
+	ascii := host
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= utf8.RuneSelf }) { // as net/http does before it dials
+		var err error
+		if ascii, err = idna.Lookup.ToASCII(host); err != nil {
+			return "", fmt.Errorf("%q is not a host name", host)
+		}
 	}
 	ascii = strings.ToLower(strings.TrimSuffix(ascii, "."))
 	labels := strings.Split(ascii, ".")
