@@ -82,16 +82,17 @@ type attempt struct {
 	lane     lane     // in which it is counted
 	url      *url.URL // nil: cannot be read
 	began    time.Time
-	watched  *list.Element // in queue.watched until it is slow or over
+	watched  *list.Element // in queue.watched while it is counted as proven
 }
 
 const (
-	maxEndpoints = 16384           // that are remembered while nothing is to be sent to them
-	maxFaults    = 5               // in a row, then the endpoint rests
-	firstRest    = 5 * time.Second // doubles with each rest in a row
-	lastRest     = 5 * time.Minute // the longest
-	slowAfter    = time.Second     // an attempt that takes longer counts as doubtful
-	jobSize      = 1024            // bytes that a job takes beside its body, about
+	maxEndpoints = 16384                 // that are remembered while nothing is to be sent to them
+	maxFaults    = 5                     // in a row, then the endpoint rests
+	firstRest    = 5 * time.Second       // doubles with each rest in a row
+	lastRest     = 5 * time.Minute       // the longest
+	slowAfter    = time.Second           // an attempt that takes longer counts as doubtful,
+	slowPressed  = 50 * time.Millisecond // or so long when others have to wait for its place
+	jobSize      = 1024                  // bytes that a job takes beside its body, about
 )
 
 // queue decides whose job goes next. It is not safe for concurrent use.
@@ -103,7 +104,8 @@ type queue struct {
 	workspaces map[string]*workspace
 	endpoints  map[endpointKey]*endpoint
 	idle       list.List // of *endpoint, the one that was used last in front
-	watched    list.List // of *attempt that are not slow yet, in the order in which they began
+	watched    list.List // of *attempt that are counted as proven, in the order in which they began
+	pressed    bool      // somebody had to wait for a place among the proven
 	ready      [lanes]fifo[*workspace]
 	first      lane // that is looked at first for the next attempt
 	inFlight   [lanes]int
@@ -176,8 +178,18 @@ func (q *queue) listWorkspace(w *workspace, l lane) {
 	}
 }
 
-// next is the attempt that is to begin now; nil when there is none. The lanes take turns.
+// next is the attempt that is to begin now; nil when there is none.
 func (q *queue) next(now time.Time) *attempt {
+	a := q.take(now)
+	if a == nil && q.pressed && q.slow(now) {
+		a = q.take(now)
+	}
+	return a
+}
+
+// take lets the lanes take turns.
+func (q *queue) take(now time.Time) *attempt {
+	q.pressed = false
 	for i := range lanes {
 		l := (q.first + i) % lanes
 		if e := q.nextIn(l); e != nil {
@@ -192,6 +204,7 @@ func (q *queue) next(now time.Time) *attempt {
 func (q *queue) nextIn(l lane) *endpoint {
 	free := min(q.limit[l]-q.inFlight[l], q.total-q.inFlight[proven]-q.inFlight[doubtful])
 	if free <= 0 {
+		q.pressed = q.pressed || l == proven && q.ready[l].len() > 0
 		return nil
 	}
 	for range q.ready[l].len() {
@@ -199,6 +212,7 @@ func (q *queue) nextIn(l lane) *endpoint {
 		w.listed[l] = false
 		if w.inFlight[l] >= free {
 			q.listWorkspace(w, l) // its turn comes when others are done
+			q.pressed = q.pressed || l == proven
 			continue
 		}
 		if e := q.nextOf(w, l); e != nil {
@@ -228,7 +242,9 @@ func (q *queue) begin(e *endpoint, l lane, now time.Time) *attempt {
 		e.url, _ = url.Parse(e.rawURL) // nil when it cannot be read
 	}
 	a.url = e.url
-	a.watched = q.watched.PushBack(a)
+	if l == proven {
+		a.watched = q.watched.PushBack(a)
+	}
 	e.inFlight++
 	e.workspace.inFlight[l]++
 	q.inFlight[l]++
@@ -237,23 +253,31 @@ func (q *queue) begin(e *endpoint, l lane, now time.Time) *attempt {
 	return a
 }
 
-// slow moves attempts that have taken too long to the doubtful, and says when to look again; zero when nothing is to be watched.
-func (q *queue) slow(now time.Time) (look time.Time) {
-	for q.watched.Len() > 0 {
-		a := q.watched.Front().Value.(*attempt)
-		if look = a.began.Add(slowAfter); now.Before(look) {
-			return look
-		}
-		q.watched.Remove(a.watched)
-		a.watched = nil
-		q.inFlight[a.lane]--
-		a.endpoint.workspace.inFlight[a.lane]--
-		a.lane = doubtful
-		q.inFlight[a.lane]++
-		a.endpoint.workspace.inFlight[a.lane]++
-		a.endpoint.lane = doubtful
+// look is when to ask slow again; zero when there is nothing to look for.
+func (q *queue) look() time.Time {
+	if q.watched.Len() == 0 {
+		return time.Time{}
 	}
-	return time.Time{}
+	patience := slowAfter
+	if q.pressed {
+		patience = slowPressed
+	}
+	return q.watched.Front().Value.(*attempt).began.Add(patience)
+}
+
+// slow moves attempts that have taken too long to the doubtful. It is true when there were any.
+func (q *queue) slow(now time.Time) (moved bool) {
+	for look := q.look(); !look.IsZero() && !now.Before(look); look = q.look() {
+		a := q.watched.Remove(q.watched.Front()).(*attempt)
+		w := a.endpoint.workspace
+		q.inFlight[proven]--
+		w.inFlight[proven]--
+		q.inFlight[doubtful]++
+		w.inFlight[doubtful]++
+		a.watched, a.lane, a.endpoint.lane = nil, doubtful, doubtful
+		moved = true
+	}
+	return moved
 }
 
 // finish notes what became of an attempt. When its endpoint is to rest, that is for how long, and the jobs that waited for it come

@@ -41,7 +41,7 @@ type Sender struct {
 	results    []Result
 	unreported int
 	minder     *time.Timer   // looks for slow attempts
-	minding    bool          // the timer is set
+	lookAt     time.Time     // when; zero: it is not set
 	idle       chan struct{} // closed when stopped and no attempt is in flight
 }
 
@@ -152,9 +152,11 @@ func (s *Sender) next() *attempt {
 		return nil
 	}
 	a := s.queue.next(time.Now())
-	if a != nil && !s.minding {
-		s.minding = true
-		s.minder.Reset(slowAfter)
+	if a == nil {
+		if look := s.queue.look(); !look.IsZero() && (s.lookAt.IsZero() || look.Before(s.lookAt)) {
+			s.lookAt = look
+			s.minder.Reset(time.Until(look))
+		}
 	}
 	return a
 }
@@ -211,10 +213,8 @@ func (s *Sender) work(a *attempt) {
 func (s *Sender) mind() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	look := s.queue.slow(time.Now())
-	if s.minding = !look.IsZero() && !s.stopped; s.minding {
-		s.minder.Reset(time.Until(look))
-	}
+	s.lookAt = time.Time{}
+	s.queue.slow(time.Now())
 	s.launch()
 }
 

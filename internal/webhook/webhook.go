@@ -40,9 +40,9 @@
 // Workspaces take turns, and within one its endpoints do. An endpoint is a workspace together with an address up to its "?".
 // How many requests may be on their way to one endpoint is its window: it starts at one, grows by one with each answer that
 // made another wait, and falls to one with a fault. What is on its way altogether is counted in two lanes: endpoints
-// that answered swiftly the last time are proven, all others doubtful, and an attempt that takes longer than a second counts
-// as doubtful from then on. Those that hang therefore fill the doubtful lane, never the other. In either lane a
-// workspace may hold as many places as are free, so that there is always one for a newcomer.
+// that answered swiftly the last time are proven, all others doubtful, and an attempt that takes longer than a second, or
+// 50 ms when others wait for its place, counts as doubtful from then on. Those that hang therefore fill the doubtful lane,
+// never the other. In either lane a workspace may hold as many places as are free, so that there is always one for a newcomer.
 //
 // After five faults in a row (no connection, no answer in time, 5xx) an endpoint rests: nothing is sent to it for five seconds,
 // then one request to see whether it lives; each time it does not, the rest is twice as long, up to five minutes. What is offered
