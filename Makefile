@@ -33,6 +33,8 @@ gen: ## write the generated pages again (docs/openapi.json, permissions.md, cli.
 fuzz: ## fuzz parsers for half a minute each
 	$(GO) test ./internal/op -run '^$$' -fuzz FuzzParse -fuzztime 30s
 	$(GO) test ./internal/cron -run '^$$' -fuzz FuzzParse -fuzztime 30s
+	$(GO) test ./internal/webhook -run '^$$' -fuzz FuzzBody -fuzztime 30s
+	$(GO) test ./internal/webhook -run '^$$' -fuzz FuzzCheckURL -fuzztime 30s
 	$(GO) test ./internal/access -run '^$$' -fuzz FuzzParseSecret -fuzztime 30s
 
 openapi: build ## hold the running server against its OpenAPI document: two validators and schemathesis (needs npm and python3)

@@ -18,6 +18,7 @@ var mayImport = map[string]struct {
 	"op":             {nil, "what an operation is depends on no noun and no storage"},
 	"db":             {nil, "storage knows no noun"},
 	"cron":           {nil, "pure"},
+	"webhook":        {nil, "sending knows no noun and stores nothing"},
 	"access":         {[]string{"op", "db"}, "who may does not depend on what keys are for"},
 	"webhook":        {nil, "how to call strangers' addresses depends on no noun and no storage"},
 	"cue":            {[]string{"op", "db", "cron", "access", "webhook"}, "work stands on access, not on doors"},
