@@ -1,9 +1,11 @@
 package db
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -17,15 +19,65 @@ func (st *statement) bind(d dialect, args []any) ([]any, error) {
 	if err := st.sameLength(args); err != nil {
 		return nil, err
 	}
-	bound := make([]any, len(args))
+	bound := make([]any, len(args), len(args)+len(st.joined))
 	for i, arg := range args {
+		if !st.lists[i] {
+			continue
+		}
 		v, err := d.value(arg)
 		if err != nil {
 			return nil, fmt.Errorf("argument ?%d: %w", i+1, err)
 		}
 		bound[i] = v
 	}
+	for _, group := range st.joined {
+		rows, err := joinRows(args, group)
+		if err != nil {
+			return nil, err
+		}
+		bound = append(bound, rows)
+	}
 	return bound, nil
+}
+
+// joinRows makes one JSON list of rows from lists of one length.
+func joinRows(args []any, group []int) (string, error) {
+	columns, n := make([]any, len(group)), 0
+	for i, at := range group {
+		var err error
+		if columns[i], err = plainList(reflect.ValueOf(args[at])); err != nil {
+			return "", fmt.Errorf("argument ?%d: %w", at+1, err)
+		}
+		n = reflect.ValueOf(columns[i]).Len()
+	}
+	b := []byte{'['}
+	for row := range n {
+		b = append(b, '[')
+		for i, c := range columns {
+			switch c := c.(type) {
+			case []int64:
+				b = strconv.AppendInt(b, c[row], 10)
+			case []string:
+				if err := checkText(c[row]); err != nil {
+					return "", fmt.Errorf("argument ?%d: element %d: %w", group[i]+1, row, err)
+				}
+				b = appendJSON(b, c[row])
+			}
+			b = append(b, ',')
+		}
+		b[len(b)-1] = ']'
+		b = append(b, ',')
+	}
+	return string(append(bytes.TrimSuffix(b, []byte{','}), ']')), nil
+}
+
+// appendJSON appends a text as JSON.
+func appendJSON(b []byte, text string) []byte {
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == '"' || r == '\\' }) {
+		quoted, _ := json.Marshal(text) // a string always can be
+		return append(b, quoted...)
+	}
+	return append(append(append(b, '"'), text...), '"')
 }
 
 // sameLength checks the lists of every @rows.
@@ -90,21 +142,35 @@ func (d dialect) reflected(v reflect.Value) (any, error) {
 }
 
 func (d dialect) reflectedSlice(v reflect.Value) (any, error) {
-	switch v.Type().Elem().Kind() {
-	case reflect.Uint8:
+	if v.Type().Elem().Kind() == reflect.Uint8 {
 		return d.value(v.Bytes())
+	}
+	plain, err := plainList(v)
+	if err != nil {
+		return nil, err
+	}
+	return d.value(plain)
+}
+
+// plainList is a slice of strings or integers of any type as a []string or []int64.
+func plainList(v reflect.Value) (any, error) {
+	switch s := v.Interface().(type) {
+	case []string, []int64:
+		return s, nil
+	}
+	switch v.Type().Elem().Kind() {
 	case reflect.String:
 		s := make([]string, v.Len())
 		for i := range s {
 			s[i] = v.Index(i).String()
 		}
-		return d.value(s)
+		return s, nil
 	case reflect.Int, reflect.Int64:
 		s := make([]int64, v.Len())
 		for i := range s {
 			s[i] = v.Index(i).Int()
 		}
-		return d.value(s)
+		return s, nil
 	}
 	return nil, fmt.Errorf("a %s cannot be stored", v.Type())
 }

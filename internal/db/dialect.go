@@ -2,6 +2,7 @@ package db
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ type statement struct {
 	params int     // the highest parameter number
 	writes bool    // the text contains a word that changes rows, so its caller needs a savepoint
 	groups [][]int // parameters (from 0) of each @rows: lists of one length
+	joined [][]int // those of groups that SQLite gets as one list of rows, as parameters of their own behind the others
+	lists  []bool  // parameters that are bound as they are: all but those that stand in joined groups only
 }
 
 // statements remembers how texts were rewritten, so that each is read once.
@@ -51,7 +54,7 @@ func (d dialect) statement(query string) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := rewriter{dialect: d, in: tokens, used: map[int]bool{}}
+	r := rewriter{dialect: d, in: tokens, used: map[int]bool{}, bound: map[int]bool{}}
 	for r.more() {
 		if err := r.step(); err != nil {
 			return nil, fmt.Errorf("%w in %s", err, brief(query))
@@ -62,7 +65,15 @@ func (d dialect) statement(query string) (*statement, error) {
 			return nil, fmt.Errorf("parameter ?%d is never used in %s", n, brief(query))
 		}
 	}
-	return &statement{text: strings.Join(r.out, ""), params: r.params, writes: r.writes, groups: r.groups}, nil
+	st := &statement{params: r.params, writes: r.writes, groups: r.groups, joined: r.joined, lists: make([]bool, r.params)}
+	for n := range st.lists {
+		st.lists[n] = r.bound[n+1]
+	}
+	for i, at := range r.holes {
+		r.out[at] = "?" + strconv.Itoa(r.params+1+i)
+	}
+	st.text = strings.Join(r.out, "")
+	return st, nil
 }
 
 // rewriter walks over the tokens of a query and writes them anew.
@@ -73,8 +84,11 @@ type rewriter struct {
 	out     []string
 	used    map[int]bool
 	params  int
+	bound   map[int]bool // see statement.lists
 	writes  bool
 	groups  [][]int
+	joined  [][]int
+	holes   []int // where in out the parameters of joined groups stand, whose numbers come last
 }
 
 func (r *rewriter) more() bool { return r.at < len(r.in) }
@@ -111,7 +125,7 @@ func (r *rewriter) param(t token) (string, error) {
 	if err != nil || n < 1 || n > 999 {
 		return "", fmt.Errorf("parameter %q needs a number from 1 to 999, like ?1,", t.text)
 	}
-	r.used[n] = true
+	r.used[n], r.bound[n] = true, true
 	r.params = max(r.params, n)
 	if r.dialect == postgres {
 		return "$" + strconv.Itoa(n), nil
@@ -163,40 +177,63 @@ func (r *rewriter) list(inner []token) error {
 // rows writes "@rows(id TEXT ?1, due INTEGER ?2)": a table with these columns, made of lists of one length, and a column i
 // that counts from 1.
 func (r *rewriter) rows(inner []token) error {
-	var names, params, types []string
+	var columns []rowsColumn
 	var group []int
-	for _, column := range split(inner, ",") {
-		if len(column) != 3 || column[0].kind != word || column[1].kind != word || column[2].kind != param {
+	for _, c := range split(inner, ",") {
+		if len(c) != 3 || c[0].kind != word || c[1].kind != word || c[2].kind != param {
 			return fmt.Errorf("@rows takes columns like (id TEXT ?1, due INTEGER ?2), which is not what stands")
 		}
-		kind := strings.ToUpper(column[1].text)
+		kind := strings.ToUpper(c[1].text)
 		if kind != "TEXT" && kind != "INTEGER" {
 			return fmt.Errorf("@rows knows TEXT and INTEGER, not %s,", kind)
 		}
-		p, err := r.param(column[2])
+		before := maps.Clone(r.bound)
+		p, err := r.param(c[2])
 		if err != nil {
 			return err
 		}
-		n, _ := strconv.Atoi(column[2].text[1:]) // param has accepted it
+		if r.dialect == sqlite && len(inner) > 3 {
+			r.bound = before // it is bound in the rows
+		}
+		n, _ := strconv.Atoi(c[2].text[1:]) // param has accepted it
 		group = append(group, n-1)
-		names, params, types = append(names, column[0].text), append(params, p), append(types, r.dialect.typeName(kind))
+		columns = append(columns, rowsColumn{c[0].text, r.dialect.typeName(kind), p})
 	}
 	r.groups = append(r.groups, group)
-	var b strings.Builder
 	if r.dialect == postgres {
-		for i, p := range params {
-			params[i] = p + "::" + types[i] + "[]"
-		}
-		fmt.Fprintf(&b, "(SELECT * FROM unnest(%s) WITH ORDINALITY AS u(%s, i))", strings.Join(params, ", "), strings.Join(names, ", "))
+		r.unnest(columns)
 	} else {
-		fmt.Fprintf(&b, "(SELECT value AS %s", names[0])
-		for i := 1; i < len(names); i++ {
-			fmt.Fprintf(&b, ", %s ->> key AS %s", params[i], names[i])
-		}
-		fmt.Fprintf(&b, ", key + 1 AS i FROM json_each(%s))", params[0])
+		r.jsonRows(columns, group)
 	}
-	r.emit(b.String())
 	return nil
+}
+
+// rowsColumn is one column of @rows.
+type rowsColumn struct{ name, kind, param string }
+
+func (r *rewriter) unnest(columns []rowsColumn) {
+	var lists, names []string
+	for _, c := range columns {
+		lists, names = append(lists, c.param+"::"+c.kind+"[]"), append(names, c.name)
+	}
+	r.emit(fmt.Sprintf("(SELECT * FROM unnest(%s) WITH ORDINALITY AS u(%s, i))", strings.Join(lists, ", "), strings.Join(names, ", ")))
+}
+
+// jsonRows reads one column from its list, and several from one list of rows: looking for each value in its list would take a
+// time that grows with the square of their length.
+func (r *rewriter) jsonRows(columns []rowsColumn, group []int) {
+	if len(columns) == 1 {
+		r.emit(fmt.Sprintf("(SELECT value AS %s, key + 1 AS i FROM json_each(%s))", columns[0].name, columns[0].param))
+		return
+	}
+	r.emit("(SELECT ")
+	for i, c := range columns {
+		r.emit(fmt.Sprintf("value ->> %d AS %s, ", i, c.name))
+	}
+	r.emit("key + 1 AS i FROM json_each(")
+	r.joined, r.holes = append(r.joined, group), append(r.holes, len(r.out))
+	r.emit("?")
+	r.emit("))")
 }
 
 // parenthesis takes the tokens between the next two parentheses, without space and comments.

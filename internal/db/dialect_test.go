@@ -18,8 +18,11 @@ func TestStatement(t *testing.T) {
 		{"a not in\n @list( ?1 )", "a NOT IN (SELECT value FROM json_each(?1))", "a <> ALL($1)"},
 		{"FROM @rows(id TEXT ?2) AS r WHERE x = ?1", "FROM (SELECT value AS id, key + 1 AS i FROM json_each(?2)) AS r WHERE x = ?1",
 			"FROM (SELECT * FROM unnest($2::TEXT[]) WITH ORDINALITY AS u(id, i)) AS r WHERE x = $1"},
-		{"FROM @rows(a TEXT ?1, b integer ?2) AS r", "FROM (SELECT value AS a, ?2 ->> key AS b, key + 1 AS i FROM json_each(?1)) AS r",
+		{"FROM @rows(a TEXT ?1, b integer ?2) AS r", "FROM (SELECT value ->> 0 AS a, value ->> 1 AS b, key + 1 AS i FROM json_each(?3)) AS r",
 			"FROM (SELECT * FROM unnest($1::TEXT[], $2::BIGINT[]) WITH ORDINALITY AS u(a, b, i)) AS r"},
+		{"FROM @rows(a TEXT ?1, b TEXT ?2) AS r, @rows(c TEXT ?2, d TEXT ?3) AS s WHERE x IN @list(?4)",
+			"FROM (SELECT value ->> 0 AS a, value ->> 1 AS b, key + 1 AS i FROM json_each(?5)) AS r, (SELECT value ->> 0 AS c, value ->> 1 AS d, key + 1 AS i FROM json_each(?6)) AS s WHERE x IN (SELECT value FROM json_each(?4))",
+			"FROM (SELECT * FROM unnest($1::TEXT[], $2::TEXT[]) WITH ORDINALITY AS u(a, b, i)) AS r, (SELECT * FROM unnest($2::TEXT[], $3::TEXT[]) WITH ORDINALITY AS u(c, d, i)) AS s WHERE x = ANY($4)"},
 	} {
 		if c.sqlite == "" {
 			c.sqlite = c.query
