@@ -56,6 +56,8 @@ type Things interface {
 	CueExists(tx *db.Tx, workspace, id string) (bool, error)
 	// CueName is the name of a cue; "" when the workspace has none of this id.
 	CueName(tx *db.Tx, workspace, id string) (string, error)
+	// FindCue finds a cue by its id or its name; both are "" when the workspace has none.
+	FindCue(tx *db.Tx, workspace, cue string) (id, name string, err error)
 	// CountCues counts the cues of a workspace that match at least one pattern of every list (nil: all of them).
 	CountCues(tx *db.Tx, workspace string, filter [][]Pattern) (int64, error)
 	// Usage counts active cues, active and paused cues, and executions of the running month.

@@ -12,7 +12,7 @@ import (
 // keyUpdate is the input of key.update: it narrows or renames. Null is refused everywhere, since it would lift something.
 type keyUpdate struct {
 	ID           string                 `json:"id" doc:"id of the key"`
-	Name         op.Clear[string]       `json:"name" min:"1" max:"100"`
+	Name         op.Clear[string]       `json:"name" min:"1" max:"100" format:"line" doc:"another name"`
 	Scope        op.Clear[string]       `json:"scope" doc:"a named scope within what the key holds"`
 	Permissions  op.Clear[[]string]     `json:"permissions" min:"1" max:"100" doc:"what remains of its permissions; the key becomes custom"`
 	Restrictions op.Clear[Restrictions] `json:"restrictions" doc:"kinds that are absent stay as they are"`

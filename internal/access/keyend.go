@@ -10,7 +10,7 @@ import (
 
 // keyRotate is the input of key.rotate.
 type keyRotate struct {
-	ID        string          `json:"id" doc:"id of the key"`
+	ID        string          `json:"id" doc:"id of the key, or self"`
 	Now       bool            `json:"now" default:"false" doc:"end the old secret in the same moment"`
 	Finish    bool            `json:"finish" default:"false" doc:"make no new secret: end the old one now"`
 	Overlap   op.Opt[string]  `json:"overlap" doc:"how long the old secret goes on after the first use of the new one; 0 to 30d, default 24h"`
@@ -31,6 +31,7 @@ func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err 
 		return out, err
 	}
 	c := From(ctx)
+	in.ID = c.idOf(in.ID)
 	err = a.update(ctx, func(tx *db.Tx) error {
 		r := a.reader(tx)
 		target, err := r.mayShow(c, in.ID)
@@ -175,7 +176,7 @@ func (a *Access) activate(ctx context.Context, digits uint32) error {
 
 // keyRevoke is the input of key.revoke.
 type keyRevoke struct {
-	ID     string `json:"id" doc:"id of the key"`
+	ID     string `json:"id" doc:"id of the key, or self"`
 	Reason string `json:"reason" default:"" max:"500" doc:"kept in the audit log"`
 }
 
@@ -192,6 +193,7 @@ func (a *Access) revokeKey(ctx context.Context, in keyRevoke) (out Key, err erro
 
 func (a *Access) revoke(ctx context.Context, in keyRevoke) (out Key, err error) {
 	c := From(ctx)
+	in.ID = c.idOf(in.ID)
 	err = a.update(ctx, func(tx *db.Tx) error {
 		r := a.reader(tx)
 		row, err := r.mayRevoke(c, in.ID)

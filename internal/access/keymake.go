@@ -13,7 +13,7 @@ import (
 
 // keyCreate is the input of key.create. Exactly one of scope and permissions is wanted.
 type keyCreate struct {
-	Name           string               `json:"name" min:"1" max:"100" doc:"what the key is for"`
+	Name           string               `json:"name" min:"1" max:"100" format:"line" doc:"what the key is for"`
 	Scope          op.Opt[string]       `json:"scope" doc:"a named scope; GET /v1/scopes lists them"`
 	Permissions    op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
 	Restrictions   op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
@@ -300,13 +300,19 @@ func (a *Access) personalRow(workspace, user, name string) keyRow {
 
 // personalCreate is the input of personal_key.create.
 type personalCreate struct {
-	Name      string         `json:"name" min:"1" max:"100" doc:"where it will be used, such as laptop"`
-	Scope     string         `json:"scope" default:"full" doc:"a named scope; the key can do no more than its member's role"`
-	ExpiresIn op.Opt[string] `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
+	Name         string               `json:"name" min:"1" max:"100" format:"line" doc:"where it will be used, such as laptop"`
+	Scope        op.Opt[string]       `json:"scope" doc:"a named scope, full when nothing else is said; the key can do no more than its member's role"`
+	Permissions  op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
+	Restrictions op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
+	ExpiresIn    op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
+	ExpiresAt    op.Opt[op.Time]      `json:"expires_at" doc:"instead of expires_in"`
 }
 
 func (a *Access) createPersonal(ctx context.Context, in personalCreate) (NewKey, error) {
-	w, err := keyCreate{Name: in.Name, Scope: op.Some(in.Scope), ExpiresIn: in.ExpiresIn}.check()
+	if !in.Scope.Set && !in.Permissions.Set {
+		in.Scope = op.Some("full")
+	}
+	w, err := keyCreate{Name: in.Name, Scope: in.Scope, Permissions: in.Permissions, Restrictions: in.Restrictions, ExpiresIn: in.ExpiresIn, ExpiresAt: in.ExpiresAt}.check()
 	if err != nil {
 		return NewKey{}, err
 	}

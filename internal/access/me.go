@@ -10,9 +10,9 @@ import (
 type Me struct {
 	Email          string `json:"email"`
 	Plan           string `json:"plan"`
-	ActiveCues     int64  `json:"active_cues"`
+	ActiveCues     *int64 `json:"active_cues" doc:"of the whole workspace, so null for a key that is for certain cues only"`
 	CueLimit       int64  `json:"active_cue_limit"`
-	Executions     int64  `json:"executions_this_month"`
+	Executions     *int64 `json:"executions_this_month" doc:"null like active_cues"`
 	ExecutionLimit int64  `json:"monthly_execution_limit"`
 	RateLimit      int64  `json:"rate_limit_per_minute"`
 	HasSecret      bool   `json:"has_webhook_secret"`
@@ -45,8 +45,11 @@ func (a *Access) me(ctx context.Context, _ struct{}) (out Me, err error) {
 			return err
 		}
 		out = Me{
-			Email: who.Email, Plan: w.plan, ActiveCues: used.ActiveCues, CueLimit: w.cueLimit, Executions: used.Executions, ExecutionLimit: w.executionLimit,
+			Email: who.Email, Plan: w.plan, CueLimit: w.cueLimit, ExecutionLimit: w.executionLimit,
 			RateLimit: onWire(w.rateLimit), HasSecret: true, KeyPrefix: c.grant.redacted(), Slug: w.slug, Role: m.role,
+		}
+		if c.CueFilter() == nil {
+			out.ActiveCues, out.Executions = &used.ActiveCues, &used.Executions
 		}
 		return nil
 	})

@@ -135,7 +135,7 @@ func (r *reader) callerRights(c *Caller) (rights, error) {
 	if !out.why.passes() {
 		return out, r.a.ended(out.why, row.revoked)
 	}
-	lacks, _ := grant{perms: out.perms}.lacks(c.call.Needs)
+	lacks, _ := grant{perms: out.perms}.lacks(c.call.Needs, !c.onItself())
 	return out, c.refuse(ruling{lacks: lacks})
 }
 

@@ -95,7 +95,7 @@ func (a *Access) listWorkspaces(ctx context.Context, _ struct{}) (out Workspaces
 }
 
 type workspaceCreate struct {
-	Name string         `json:"name" min:"1" max:"100" doc:"what people call it"`
+	Name string         `json:"name" min:"1" max:"100" format:"line" doc:"what people call it"`
 	Slug op.Opt[string] `json:"slug" min:"1" max:"60" re:"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" doc:"short form for addresses; made from the name by default"`
 }
 
@@ -191,7 +191,7 @@ func slugOf(name string) string {
 }
 
 type workspaceUpdate struct {
-	Name      op.Opt[string] `json:"name" min:"1" max:"100"`
+	Name      op.Opt[string] `json:"name" min:"1" max:"100" format:"line"`
 	Slug      op.Opt[string] `json:"slug" min:"1" max:"60" re:"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"`
 	RateLimit op.Opt[int64]  `json:"rate_limit_per_minute" min:"0" max:"1000000" doc:"calls a minute by all keys together; 0: no limit. Only on plan self-hosted"`
 }

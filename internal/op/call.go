@@ -143,6 +143,9 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	if o == nil || s.guard == nil {
 		return &Response{Status: NotFound.Status, Header: r.Answer, Err: NotFound.Msg("There is no operation %q.", r.Op)}
 	}
+	if o.NoBody {
+		r.Body, r.TooLarge, r.Broken = nil, false, nil
+	}
 	c := &Call{Operation: o, Request: r, Began: s.now(), Header: r.Answer}
 	if c.Header == nil {
 		c.Header = http.Header{}
@@ -154,7 +157,9 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	}
 	res := &Response{Status: o.Status, Header: c.Header, Body: body}
 	if err != nil {
-		res.Err = AsError(err)
+		if res.Err = AsError(err); o.Fails != nil {
+			res.Err = o.Fails(res.Err)
+		}
 		res.Status = res.Err.Code.Status
 	}
 	s.guard.Done(ctx, c, res.Err)

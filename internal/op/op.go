@@ -47,6 +47,7 @@ type Spec struct {
 	Narrow     Narrowing
 	Idempotent bool   // repeating the call has no further effect
 	Unaudited  bool   // leaves no row in the audit log although it is not Read
+	Urgent     bool   // takes rights away: it is saved also when the disk is full, from a reserve
 	Members    bool   // only for members, with a personal key
 	Hands      bool   // hands out what the caller's restrictions do not bind: only for keys without any
 	Below      bool   // what an integration key hands out lies below it, so that Hands concerns personal keys only
@@ -56,8 +57,13 @@ type Spec struct {
 	Confirm    bool   // wants the header X-Confirm-Destructive: true (CueAPI wire contract 1.14)
 	Lenient    bool   // over the rate limit the operation decides itself whether to refuse (access.OverLimit)
 	Uncounted  bool   // exempt from the rate limit (CueAPI wire contract 1.13)
+	Exit       bool   // a key may do it to itself whatever its restrictions and over every limit (KEYS 4: never refused)
+	NoBody     bool   // whatever body comes is ignored, of any size and form
 	Status     int    // of success; 0: 200, or 204 when the output is None
 	Errors     []Code // codes of its own, beside those that every operation has
+
+	// Fails turns every failure, also those of its form, into what this operation's callers understand; nil: it stays as it is.
+	Fails func(*Error) *Error
 }
 
 // None is the output of an operation that answers with no body.

@@ -19,8 +19,11 @@ func plainSchema(t string) schemaFunc {
 func stringSchema(format string, b bounds) schemaFunc {
 	return func() *jsonschema.Schema {
 		s := &jsonschema.Schema{Type: "string", Format: format}
-		if format == "url" {
+		switch format {
+		case "url":
 			s.Format = "uri"
+		case formatLine:
+			s.Format, s.Pattern = "", linePattern
 		}
 		if b.hasMin {
 			s.MinLength = ptr(int(b.min))
