@@ -207,11 +207,11 @@ func addKey(tx *db.Tx, k keyRow) error {
 // setKey writes a changed key, with a higher rev.
 func setKey(tx *db.Tx, k *keyRow) error {
 	k.rev++
+	changesOf(tx).keys = append(changesOf(tx).keys, *k) // first: what the disk has no room for is to be known too
 	_, err := tx.Exec(sqlKeySet, k.id, k.user, k.name, k.scope, k.permissions, k.restrictions, orNull(k.expires), orNull(k.revoked), k.revokedBy, k.rev)
 	if err != nil {
 		return fmt.Errorf("change key %s: %w", k.id, err)
 	}
-	changesOf(tx).keys = append(changesOf(tx).keys, *k)
 	return nil
 }
 

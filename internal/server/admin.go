@@ -231,10 +231,27 @@ func Doctor(ctx context.Context, s Settings) []Finding {
 		}
 	}
 	add("audit log", err, "compare with a backup; the rows before that place are whole")
+	if err := s.checkReserve(); err != nil {
+		add("room on the disk", err, "free space; the server makes its reserve whole again")
+	}
 	if err := d.Close(); err != nil {
 		add("closing the database", err, "look at the disk")
 	}
 	return out
+}
+
+// checkReserve says when the disk was too full for the whole reserve, which a server makes at its start.
+func (s Settings) checkReserve() error {
+	st, err := os.Stat(db.ReservePath(s.DSN()))
+	switch {
+	case errors.Is(err, os.ErrNotExist): // the database is PostgreSQL, or no server has run here yet
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for the reserve for revocations: %w", err)
+	case st.Size() < reserve:
+		return fmt.Errorf("the disk is or was full: %d of %d KiB are left of the reserve for revocations", st.Size()>>10, reserve>>10)
+	}
+	return nil
 }
 
 func checkFolder(path string) error {
