@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -28,9 +30,9 @@ func Main() int {
 
 // Run runs one command and is the code that the program ends with.
 func Run(ctx context.Context, env Env, args ...string) int {
-	d := &door{Env: env, set: operations()}
-	d.words = wordings()
+	d := newDoor(env)
 	root := d.root()
+	d.furnish(root, args)
 	root.SetArgs(args)
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
@@ -55,6 +57,31 @@ type door struct {
 	words map[string]wording
 	flags globalFlags
 	asked *client // made at the first use
+
+	later map[*cobra.Command]func() // makes what a command needs only when it is chosen, its flags above all
+}
+
+func newDoor(env Env) *door {
+	return &door{Env: env, set: operations(), words: wordings(), later: map[*cobra.Command]func(){}}
+}
+
+// furnish completes the command that the arguments name. Where it is another that looks at commands, as help and the shell's completion
+// do, all are completed.
+func (d *door) furnish(root *cobra.Command, args []string) {
+	cmd, rest, _ := root.Find(args) // what cannot be found is said when it is run
+	if complete, ok := d.later[cmd]; ok {
+		complete()
+		return
+	}
+	if cmd == root && slices.ContainsFunc(rest, func(arg string) bool { return !strings.HasPrefix(arg, "-") }) {
+		d.furnishAll()
+	}
+}
+
+func (d *door) furnishAll() {
+	for _, complete := range d.later {
+		complete()
+	}
 }
 
 // globalFlags are the flags that every command knows.

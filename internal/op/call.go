@@ -242,17 +242,17 @@ func (c *Call) parseBody() (*node, error) {
 
 // decode fills the operation's input and collects everything that does not fit, in the order of declaration.
 func (c *Call) decode(in reflect.Value, body *node) error {
-	if len(c.plan.fields) == 0 && body == nil {
+	if len(c.plan().fields) == 0 && body == nil {
 		return nil
 	}
 	var bad faults
 	whole := c.bodyFault(body) // of the body as a whole, noted where its first field is declared
-	if len(c.plan.body) == 0 && whole != "" {
+	if len(c.plan().body) == 0 && whole != "" {
 		bad.noteAt(InBody, whole)
 	}
-	for _, f := range c.plan.fields {
+	for _, f := range c.plan().fields {
 		if f.In == InBody && whole != "" {
-			if f == c.plan.body[0] {
+			if f == c.plan().body[0] {
 				bad.noteAt(InBody, whole)
 			}
 			continue
@@ -264,7 +264,7 @@ func (c *Call) decode(in reflect.Value, body *node) error {
 	}
 	if body != nil && whole == "" && !c.Open {
 		bad.enter(string(InBody))
-		extras(c.plan.body, body, &bad)
+		extras(c.plan().body, body, &bad)
 	}
 	return bad.err()
 }
@@ -273,7 +273,7 @@ func (c *Call) decode(in reflect.Value, body *node) error {
 func (c *Call) bodyFault(body *node) string {
 	required := func(f *field) bool { return f.Required }
 	switch {
-	case body == nil && slices.ContainsFunc(c.plan.body, required):
+	case body == nil && slices.ContainsFunc(c.plan().body, required):
 		return "Field required"
 	case body != nil && body.kind != kindObject && (c.HasBody() || !c.Open):
 		return notAnObject
