@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,7 +31,7 @@ func Main() int {
 func Run(ctx context.Context, env Env, args ...string) int {
 	d := newDoor(env)
 	root := d.root()
-	d.furnish(root, args)
+	d.furnish(args)
 	root.SetArgs(args)
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
@@ -65,16 +64,16 @@ func newDoor(env Env) *door {
 	return &door{Env: env, set: operations(), words: wordings(), later: map[*cobra.Command]func(){}}
 }
 
-// furnish completes the command that the arguments name. Where it is another that looks at commands, as help and the shell's completion
-// do, all are completed.
-func (d *door) furnish(root *cobra.Command, args []string) {
-	cmd, rest, _ := root.Find(args) // what cannot be found is said when it is run
-	if complete, ok := d.later[cmd]; ok {
-		complete()
-		return
+// furnish completes the commands whose words are among the arguments: the one that will run, and the one that help or the shell's
+// completion looks at.
+func (d *door) furnish(args []string) {
+	said := func(cmd *cobra.Command) bool {
+		return slices.ContainsFunc(args, func(arg string) bool { return arg == cmd.Name() || cmd.HasAlias(arg) })
 	}
-	if cmd == root && slices.ContainsFunc(rest, func(arg string) bool { return !strings.HasPrefix(arg, "-") }) {
-		d.furnishAll()
+	for cmd, complete := range d.later {
+		if said(cmd) && (said(cmd.Parent()) || !cmd.Parent().HasParent()) {
+			complete()
+		}
 	}
 }
 
