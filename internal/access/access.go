@@ -31,6 +31,8 @@ type Options struct {
 	RegisterPlan  string       // default "free"
 	// AcceptRollback lets a server start although its database is behind the audit heads that it wrote down.
 	AcceptRollback bool
+	// LookOnly opens without holding the database against those heads, and leaves the file alone: to check, and to restore.
+	LookOnly bool
 }
 
 // Access is the state of the package: one per server. Its methods may be called from any goroutine.
@@ -68,7 +70,8 @@ type Things interface {
 type Usage struct{ ActiveCues, Cues, Executions int64 }
 
 // Open checks the server secrets against the database and loads every key into memory. It fails with ErrWrongSecret for secrets that
-// this database was not written with, and with ErrRolledBack for a database that is older than what this server once wrote down.
+// this database was not written with, with ErrRolledBack for a database that is older than what this server once wrote
+// down, and with ErrHeadsAltered when somebody else changed what was written down.
 func Open(ctx context.Context, o Options) (*Access, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -152,6 +152,7 @@ func (a *Access) KeyLives(id string) bool {
 type Plan struct {
 	Name                                    string
 	CueLimit, ExecutionLimit, RatePerMinute int64
+	KeyLimit, MemberLimit                   int64 // always those of the plan of this name
 }
 
 // Plan reads the plan of a workspace in a transaction.

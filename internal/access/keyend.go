@@ -38,6 +38,9 @@ func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err 
 		if err != nil {
 			return err
 		}
+		if target.key.id == c.KeyID() { // with its own holder again
+			r.giver = ""
+		}
 		if in.Finish {
 			out, err = r.finish(target.key, in.Reason)
 			return err

@@ -249,6 +249,9 @@ func (r *reader) replaceSecret(row keyRow) (NewKey, error) {
 
 // insert writes a new key with its first secret.
 func (r *reader) insert(row keyRow) (NewKey, error) {
+	if err := r.roomForKey(row.workspace); err != nil {
+		return NewKey{}, err
+	}
 	if err := addKey(r.tx, row); err != nil {
 		return NewKey{}, err
 	}
@@ -265,7 +268,7 @@ func (r *reader) addSecret(row keyRow, seq int64, state secretState, overlap int
 	hash := e.hash(fresh)
 	err = addSecret(r.tx, secretRow{
 		digits: digitString(fresh.digits()), key: row.id, seq: seq, prefix: r.a.Prefix, hash: hash[:], epoch: int64(e.number),
-		state: state.String(), overlap: overlap, created: r.a.now(), lastUsed: "{}",
+		state: state.String(), overlap: overlap, created: r.a.now(), lastUsed: "{}", shownTo: r.stranger(row),
 	})
 	if err != nil {
 		return NewKey{}, err

@@ -124,6 +124,11 @@ func (a *Access) extendKey(ctx context.Context, in keyExtend) (out Key, err erro
 			return err
 		}
 		row := target.key
+		if target.why == expired {
+			if err := r.roomForKey(row.workspace); err != nil {
+				return err
+			}
+		}
 		if err := r.newEnd(&row, in.ExpiresIn, in.ExpiresAt); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ type Me struct {
 	KeyPrefix      string `json:"api_key_prefix" doc:"the redacted form of the calling key"`
 	Slug           string `json:"slug"`
 	Role           string `json:"role" doc:"of the member whose key it is"`
+	HandedOver     bool   `json:"handed_over" doc:"the calling key is a personal one whose secret was shown to whoever added the member; unstuck auth login replaces it"`
 }
 
 func (a *Access) me(ctx context.Context, _ struct{}) (out Me, err error) {
@@ -40,13 +41,17 @@ func (a *Access) me(ctx context.Context, _ struct{}) (out Me, err error) {
 		if err != nil {
 			return err
 		}
+		giver, err := c.giver(tx)
+		if err != nil {
+			return err
+		}
 		used, err := a.things.Usage(tx, w.id, a.Now())
 		if err != nil {
 			return err
 		}
 		out = Me{
 			Email: who.Email, Plan: w.plan, CueLimit: w.cueLimit, ExecutionLimit: w.executionLimit,
-			RateLimit: onWire(w.rateLimit), HasSecret: true, KeyPrefix: c.grant.redacted(), Slug: w.slug, Role: m.role,
+			RateLimit: onWire(w.rateLimit), HasSecret: true, KeyPrefix: c.grant.redacted(), Slug: w.slug, Role: m.role, HandedOver: giver != "",
 		}
 		if c.CueFilter() == nil {
 			out.ActiveCues, out.Executions = &used.ActiveCues, &used.Executions

@@ -21,12 +21,13 @@ var (
 
 const planSelfHosted = "self-hosted"
 
-// plans are what workspaces may be put on. 0 calls a minute means no limit.
+// plans are what workspaces may be put on: cues, executions a month, calls a minute (0: no limit), living keys, members. The first three
+// are CueAPI's; the last two keep an open sign-up from filling a server.
 var plans = [...]Plan{
-	{"free", 10, 300, 60},
-	{"pro", 100, 5_000, 200},
-	{"scale", 500, 50_000, 500},
-	{planSelfHosted, noCap, noCap, 6_000},
+	{"free", 10, 300, 60, 100, 100},
+	{"pro", 100, 5_000, 200, 1_000, 1_000},
+	{"scale", 500, 50_000, 500, 10_000, 10_000},
+	{planSelfHosted, noCap, noCap, 6_000, noCap, noCap},
 }
 
 func planOf(name string) (Plan, bool) {
@@ -64,7 +65,7 @@ func (a *Access) getWorkspace(ctx context.Context, _ struct{}) (out Workspace, e
 	return out, err
 }
 
-// Workspaces are those that the caller's member belongs to.
+// Workspaces are those that the caller's member made with keys of his own, beginning with the one he was first in: see person.
 type Workspaces struct {
 	Workspaces []Workspace `json:"workspaces"`
 }
@@ -77,9 +78,12 @@ func (a *Access) listWorkspaces(ctx context.Context, _ struct{}) (out Workspaces
 		if err != nil {
 			return err
 		}
-		// An integration key is of one workspace. Where anybody can sign up, anybody can make a key for an address that he does not own,
-		// by adding it as a member: such a key must not tell where else that person belongs.
-		if me.kind != personal.String() || a.Register || a.Dev {
+		// An integration key is of one workspace, and a key that was handed over does not prove who calls.
+		giver, err := c.giver(tx)
+		if err != nil {
+			return err
+		}
+		if me.kind != personal.String() || giver != "" {
 			w, err := readWorkspace(tx, c.Workspace())
 			out.Workspaces = append(out.Workspaces, w.show())
 			return err
@@ -114,6 +118,9 @@ func (a *Access) createWorkspace(ctx context.Context, in workspaceCreate) (out N
 			return err
 		}
 		if err := c.wants(caller, 0, "make a workspace"); err != nil {
+			return err
+		}
+		if err := c.ownHands(tx); err != nil {
 			return err
 		}
 		mine, err := a.Plan(tx, c.Workspace())

@@ -32,7 +32,8 @@ type keyView struct {
 
 	Secret      string `json:"key"`          // only in the answer that makes one
 	Warning     string `json:"warning"`      // of a create
-	LastProgram string `json:"last_program"` // of a key whose member leaves
+	LastProgram string `json:"last_program"` // of a key about which somebody decides because a member leaves
+	Reason      string `json:"reason"`       // why that is
 }
 
 type actor struct{ ID, Name string }
