@@ -21,7 +21,7 @@ type keyUpdate struct {
 }
 
 func wouldWiden(what string) error {
-	return WouldWiden.Msg("%s would give the key more than it has. A member does that with key.widen or key.extend.", what)
+	return WouldWiden.Msg("%s would give the key more than it has. Only widening or extending it does that, by a member.", what)
 }
 
 // null names the first field that was sent as null; "" when none was.
@@ -112,7 +112,7 @@ func (a *Access) narrowRules(tx *db.Tx, c *Caller, row *keyRow, want *rules) err
 		}
 	}
 	if kind := have.tighten(want); kind != "" {
-		return wouldWiden("That value of restrictions." + kind)
+		return wouldWiden("That value of " + kind)
 	}
 	row.restrictions = have.text()
 	return nil

@@ -16,7 +16,7 @@ type keyRotate struct {
 	Overlap   op.Opt[string]  `json:"overlap" doc:"how long the old secret goes on after the first use of the new one; 0 to 30d, default 24h"`
 	Reason    string          `json:"reason" default:"" max:"500" doc:"kept in the audit log; leaked means now"`
 	ExpiresIn op.Opt[string]  `json:"expires_in" doc:"a new end of the key; not for a key that rotates itself"`
-	ExpiresAt op.Opt[op.Time] `json:"expires_at" doc:"instead of expires_in"`
+	ExpiresAt op.Opt[op.Time] `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 }
 
 // Rotated is a key after a rotation. Secret is empty when only the old one was ended.

@@ -14,11 +14,11 @@ import (
 // keyCreate is the input of key.create. Exactly one of scope and permissions is wanted.
 type keyCreate struct {
 	Name           string               `json:"name" min:"1" max:"100" format:"line" doc:"what the key is for"`
-	Scope          op.Opt[string]       `json:"scope" doc:"a named scope; GET /v1/scopes lists them"`
+	Scope          op.Opt[string]       `json:"scope" doc:"a named scope, such as worker"`
 	Permissions    op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
 	Restrictions   op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
 	ExpiresIn      op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
-	ExpiresAt      op.Opt[op.Time]      `json:"expires_at" doc:"instead of expires_in"`
+	ExpiresAt      op.Opt[op.Time]      `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 	IdempotencyKey op.Opt[string]       `header:"Idempotency-Key" min:"1" max:"255" doc:"repeating the call within ten minutes replaces the secret instead of making a second key"`
 }
 
@@ -308,7 +308,7 @@ type personalCreate struct {
 	Permissions  op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
 	Restrictions op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
 	ExpiresIn    op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
-	ExpiresAt    op.Opt[op.Time]      `json:"expires_at" doc:"instead of expires_in"`
+	ExpiresAt    op.Opt[op.Time]      `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 }
 
 func (a *Access) createPersonal(ctx context.Context, in personalCreate) (NewKey, error) {

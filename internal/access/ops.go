@@ -17,6 +17,8 @@ func (a *Access) keyOperations() []*op.Operation {
 			Errors: []op.Code{TooDeep, IdempotencyConflict, KeyEnded, KeyLimitExceeded}}, a.createKey),
 		op.Define(op.Spec{Name: "key.list", Route: "GET /v1/keys", Needs: "keys:read", Effect: op.Read, May: "see keys", Doc: "List API keys\nNewest first."}, a.listKeys),
 		op.Define(op.Spec{Name: "key.self", Route: "GET /v1/keys/self", Needs: op.AnyKey, Effect: op.Read, Narrow: op.Always, May: "see itself", Doc: "Show the calling key"}, a.selfKey),
+		op.Define(op.Spec{Name: "key.attention", Route: "GET /v1/keys/attention", Needs: "keys:read", Effect: op.Read, May: "see keys",
+			Doc: "List keys that need attention\nExpired and still tried, expiring and in use, rotated with the old secret in use, stale, without an end for a year, used by several programs at once, or full without need."}, a.keysInNeed),
 		op.Define(op.Spec{Name: "key.verify", Route: "POST /v1/keys/verify", Needs: "keys:verify", Effect: op.Write, Secretive: true, Unaudited: true, May: "verify keys",
 			Doc: "Verify a key for another service\nSays whether somebody's key may do something, counts it as a use of that key, and tells nothing about keys of other workspaces."}, a.verifyKey),
 		op.Define(op.Spec{Name: "key.preview", Route: "POST /v1/keys/preview", Needs: "keys:read", Effect: op.Read, May: "preview access",

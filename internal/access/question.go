@@ -11,9 +11,9 @@ import (
 // question asks about one operation, as it would be called. What is not said is left open, and the answer is then "only" where it
 // matters.
 type question struct {
-	Operation op.Opt[string] `json:"operation" doc:"ask about this operation too, such as cue.delete"`
-	Cue       op.Opt[string] `json:"cue" doc:"with operation: id or name of the cue that it would be about"`
-	IP        op.Opt[string] `json:"ip" doc:"with operation: the address that the call would come from"`
+	Operation op.Opt[string] `json:"operation" doc:"an operation to ask about, such as cue.delete; with it, cue and ip say how it would be called"`
+	Cue       op.Opt[string] `json:"cue" doc:"the cue that the question is about: id or name"`
+	IP        op.Opt[string] `json:"ip" doc:"the address that the call would come from"`
 }
 
 // ask answers a question about a key by the ruling that the guard would make, and by the restriction that the operation would meet; nil
@@ -21,7 +21,7 @@ type question struct {
 func (a *Access) ask(tx *db.Tx, c *Caller, q question, at string, g grant, why standing) (*Verdict, error) {
 	if !q.Operation.Set {
 		if q.Cue.Set || q.IP.Set {
-			return nil, op.Invalid(at+".operation", "Say which operation the question is about, such as cue.fire")
+			return nil, op.Invalid(at+".operation", "Say which operation the question about a cue or an address is for, such as cue.fire")
 		}
 		return nil, nil
 	}

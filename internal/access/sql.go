@@ -87,9 +87,11 @@ const (
 	sqlActivityAdd   = `INSERT INTO activity (key_id, hour, operation, address, class, count)
 		SELECT r.key, r.hour, r.operation, r.address, r.class, r.count FROM @rows(key TEXT ?1, hour INTEGER ?2, operation TEXT ?3, address TEXT ?4, class TEXT ?5, count INTEGER ?6) AS r
 		WHERE true ON CONFLICT (key_id, hour, operation, address, class) DO UPDATE SET count = activity.count + excluded.count`
-	sqlActivitySeen  = `SELECT DISTINCT key_id, address FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 AND hour < ?3`
-	sqlActivityOfKey = `SELECT hour, operation, address, class, count FROM activity WHERE key_id = ?1 AND hour >= ?2 ORDER BY hour DESC, count DESC, operation, address, class`
-	sqlActivityEnd   = `DELETE FROM activity WHERE key_id >= ?1 AND key_id < ?2 AND hour < ?3`
+	sqlActivitySeen       = `SELECT DISTINCT key_id, address FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 AND hour < ?3`
+	sqlActivityOfKey      = `SELECT hour, operation, address, class, count FROM activity WHERE key_id = ?1 AND hour >= ?2 ORDER BY hour DESC, count DESC, operation, address, class`
+	sqlActivityPlaces     = `SELECT DISTINCT key_id, hour, address FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 ORDER BY key_id, hour, address`
+	sqlActivityOperations = `SELECT DISTINCT key_id, operation FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 AND class <> 'refused' ORDER BY key_id, operation`
+	sqlActivityEnd        = `DELETE FROM activity WHERE key_id >= ?1 AND key_id < ?2 AND hour < ?3`
 )
 
 // The audit log.
@@ -102,6 +104,7 @@ const (
 	sqlAuditChain  = `SELECT seq, at, key_id, operation, object_id, result, body, epoch, hash FROM audit WHERE workspace_id = ?1 ORDER BY seq`
 	sqlAuditPage   = `SELECT body FROM audit WHERE workspace_id = ?1 AND seq < ?2 AND (?3 = '' OR key_id = ?3) AND (?4 = '' OR operation = ?4) AND (?5 = '' OR object_id = ?5)
 		AND at >= ?6 ORDER BY seq DESC LIMIT ?7`
+	sqlAuditTries     = `SELECT body FROM audit WHERE workspace_id = ?1 AND key_id = ?2 AND result = ?3 AND at >= ?4 ORDER BY seq DESC LIMIT 1000`
 	sqlAuditPageOfKey = `SELECT body FROM audit WHERE workspace_id = ?1 AND seq < ?2 AND key_id = ?3 AND (?4 = '' OR operation = ?4) AND (?5 = '' OR object_id = ?5)
 		AND at >= ?6 ORDER BY seq DESC LIMIT ?7`
 )

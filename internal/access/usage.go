@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"unstuck/internal/db"
@@ -21,6 +22,18 @@ type LastUsed struct {
 	IP        string `json:"ip" doc:"empty when the service that was shown the key did not say"`
 	UserAgent string `json:"user_agent"`
 	Code      string `json:"code" doc:"empty when the call succeeded, else the code of its refusal or failure"`
+}
+
+// program is who made the call, as people recognise it: the first word of the user agent, or the address.
+func (l *LastUsed) program() string {
+	if l == nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(l.UserAgent, " ")
+	if first == "" {
+		return l.IP
+	}
+	return first
 }
 
 // use is one authenticated call.

@@ -16,7 +16,7 @@ import (
 type keyVerify struct {
 	Key        SecretText     `json:"key" doc:"the key that somebody presented to you"`
 	Permission string         `json:"permission" doc:"what it must be allowed to do, such as cues:fire"`
-	Cue        op.Opt[string] `json:"cue" doc:"id of the cue that it is about"`
+	Cue        op.Opt[string] `json:"cue" doc:"the cue that it is about: id"`
 	IP         op.Opt[string] `json:"ip" doc:"the address that it came from; without it a key that is restricted to addresses does not pass"`
 }
 
