@@ -10,8 +10,8 @@ import (
 	"unstuck/internal/op"
 )
 
-// TestHandedOverKeyIsKnown: whoever adds a member is shown a personal key of that member. It says so until the key rotates itself, makes
-// no workspace until then, and what is made with it says so too.
+// TestHandedOverKeyIsKnown: whoever adds a member is shown a personal key of that member. It says so until the key rotates itself, joins
+// no workspaces until then, and what is made with it says so too.
 func TestHandedOverKeyIsKnown(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		_, tom := w.member("tom@example.com", RoleAdmin)
@@ -29,7 +29,7 @@ func TestHandedOverKeyIsKnown(t *testing.T) {
 		if got := fmt.Sprint(handed(tom), " ", handed(laptop), " ", handed(w.admin)); got != "admin@example.com admin@example.com " {
 			t.Error(got)
 		}
-		w.refused(MembersOnly, tom, "workspace.create", in{"name": "Toms own"})
+		early := w.must(tom, "workspace.create", in{"name": "Made too early"}).str("key") // by whom of the two?
 		id := w.must(tom, "key.self", nil).str("id")
 		own := w.must(tom, "key.rotate", in{"id": id, "overlap": "0s"}).str("key")
 		if got := handed(own); got != "" {
@@ -42,6 +42,9 @@ func TestHandedOverKeyIsKnown(t *testing.T) {
 		w.must(own, "workspace.create", in{"name": "Toms own"})
 		if n := len(w.must(own, "workspace.list", nil)["workspaces"].([]any)); n != 2 {
 			t.Errorf("%d workspaces", n)
+		}
+		if n := len(w.must(early, "workspace.list", nil)["workspaces"].([]any)); n != 1 || handed(early) == "" || w.must(early, "me.get", nil).str("email") != "tom@example.com" {
+			t.Errorf("what was made with a key in two hands shows %d workspaces", n)
 		}
 		if n := len(w.must(laptop, "workspace.list", nil)["workspaces"].([]any)); n != 1 {
 			t.Errorf("a key that may be in other hands shows %d workspaces", n)

@@ -44,11 +44,16 @@ func (r *reader) shownTo(row keyRow, s secretRow) (*Actor, error) {
 	return &who, err
 }
 
-// ownHands refuses a call with a key that was handed over and not yet rotated.
-func (c *Caller) ownHands(tx *db.Tx) error {
-	giver, err := c.giver(tx)
-	if err == nil && giver != "" {
-		err = MembersOnly.Msg("This key was handed over to you, so somebody else knows it. Replace it first: `unstuck auth login` does that by itself.")
+// founder is who becomes the first admin of a workspace that the call makes: the caller's own person. A key that was handed over does not
+// prove who calls, so what is made with it belongs to a new person of that address: see person.
+func (r *reader) founder(caller rights) (string, error) {
+	if r.giver == "" {
+		return caller.key.user, nil
 	}
-	return err
+	p, err := personByID(r.tx, caller.key.user)
+	if err != nil {
+		return "", fmt.Errorf("read a person: %w", err)
+	}
+	p, err = r.a.newPerson(r.tx, p.Email, false)
+	return p.ID, err
 }

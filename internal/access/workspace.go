@@ -120,9 +120,6 @@ func (a *Access) createWorkspace(ctx context.Context, in workspaceCreate) (out N
 		if err := c.wants(caller, 0, "make a workspace"); err != nil {
 			return err
 		}
-		if err := c.ownHands(tx); err != nil {
-			return err
-		}
 		mine, err := a.Plan(tx, c.Workspace())
 		if err != nil {
 			return err
@@ -131,11 +128,15 @@ func (a *Access) createWorkspace(ctx context.Context, in workspaceCreate) (out N
 			return SelfHostedOnly.Msg("A workspace on the plan %s cannot make others.", mine.Name)
 		}
 		plan, _ := planOf(planSelfHosted)
-		w, err := a.found(tx, in.Name, in.Slug.Val, plan, caller.key.user)
+		admin, err := r.founder(caller)
 		if err != nil {
 			return err
 		}
-		key, err := r.insert(a.personalRow(w.id, caller.key.user, "first key"))
+		w, err := a.found(tx, in.Name, in.Slug.Val, plan, admin)
+		if err != nil {
+			return err
+		}
+		key, err := r.insert(a.personalRow(w.id, admin, "first key"))
 		if err != nil {
 			return err
 		}
