@@ -27,7 +27,7 @@ lint: ## golangci-lint, installed on first use
 	@command -v $(LINT) >/dev/null || test -x "$$($(GO) env GOPATH)/bin/$(LINT)" || $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	PATH="$$PATH:$$($(GO) env GOPATH)/bin" $(LINT) run ./...
 
-gen: ## write the generated pages again (docs/openapi.json, permissions.md, cli.md, settings.md, help/errors.md)
+gen: ## write the generated pages again (docs/openapi.json, permissions.md, cli.md, settings.md, help/errors.md, and the help as HTML)
 	$(GO) test ./internal/cli -run TestGenerated -count=1 -args -write
 
 fuzz: ## fuzz parsers for half a minute each

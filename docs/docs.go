@@ -3,7 +3,7 @@ package docs
 
 import "embed"
 
-// Help is every page of docs/help, as Markdown.
+// Help is every page of docs/help, and a list of them, as HTML. `make gen` makes them.
 //
-//go:embed help/*.md
+//go:embed html/*.html
 var Help embed.FS

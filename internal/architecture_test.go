@@ -20,7 +20,6 @@ var mayImport = map[string]struct {
 	"cron":           {nil, "pure"},
 	"webhook":        {nil, "sending knows no noun and stores nothing"},
 	"access":         {[]string{"op", "db"}, "who may does not depend on what keys are for"},
-	"webhook":        {nil, "how to call strangers' addresses depends on no noun and no storage"},
 	"cue":            {[]string{"op", "db", "cron", "access", "webhook"}, "work stands on access, not on doors"},
 	"rest":           {[]string{"op"}, "a door knows no noun"},
 	"server":         {[]string{"op", "db", "cron", "access", "cue", "rest", "webhook"}, "wiring knows everything below the command line"},

@@ -475,6 +475,29 @@ func TestHelpAuthorize(t *testing.T) {
 	}
 }
 
+// TestHelpAuthorizeNothingElse sends a proxy's question in every bad form: the answer is 204, 401 or 403, and says why.
+func TestHelpAuthorizeNothingElse(t *testing.T) {
+	s := helpServer(t)
+	_, reader := makeKey(t, s, s.First, obj{"scope": "read-only"})
+	large := strings.Repeat("x", 2<<20)
+	for _, c := range []struct {
+		query, body string
+		status      int
+	}{
+		{"?permission=cues:read", "", 204}, {"?permission=cues:read", large, 204}, {"?permission=cues:read", "{", 204}, {"?permission=cues:read", `{"permission":"x"}`, 204},
+		{"", "", 403}, {"?", "{", 403}, {"?permission", "", 403}, {"?permission=%ff%fe", "", 403}, {"?permission=%zz", "", 403}, {"?permission=%00", "", 403}, {"?permission=nonsense", large, 403},
+		{"?permission=cues:read&cue=%ff", "", 403}, {"?permission=cues:read&cue=nothing", "", 403}, {"?permission=cues:write", "", 403}, {"?permission=" + large[:30_000], "", 403},
+		{"?permission=cues:read&cue=" + large[:30_000], "", 403}, {"?x=" + large[:30_000], "", 403},
+	} {
+		for key, want := range map[string]int{reader: c.status, "": 401, "unstuck_nonsense": 401} {
+			r := s.Do(key, "GET /v1/keys/authorize"+c.query, c.body)
+			if r.Status != want || (want == 204) != (r.Header.Get("X-Unstuck-Code") == "") || len(r.Body) > 2000 {
+				t.Errorf("%.60q with %d bytes of body: %d %v %.300s", c.query, len(c.body), r.Status, r.Header, r.Body)
+			}
+		}
+	}
+}
+
 func TestHelpVerify(t *testing.T) {
 	s := helpServer(t)
 	id, reader := makeKey(t, s, s.First, obj{"scope": "read-only"})

@@ -326,7 +326,7 @@ func (w *world) tryRestricted(t *testing.T, r restriction, value any, met bool) 
 			always, sometimes := namesWorker(o)
 			switch {
 			case r.onlyWorkers && sometimes && !always: // the worker that claimed counts
-			case met || o.Needs == op.Public || r.onlyWorkers && !always:
+			case met || o.Needs == op.Public || o.Exit || r.onlyWorkers && !always:
 				checkCell(t, cell, verdict, answer)
 			case r.kind == "cues" && verdict != "no":
 				checkHidden(t, cell, o, answer)

@@ -31,6 +31,8 @@ type Options struct {
 	RegisterPlan  string       // default "free"
 	// AcceptRollback lets a server start although its database is behind the audit heads that it wrote down.
 	AcceptRollback bool
+	// LookOnly opens without holding the database against those heads, and leaves the file alone: to check, and to restore.
+	LookOnly bool
 }
 
 // Access is the state of the package: one per server. Its methods may be called from any goroutine.
@@ -57,6 +59,8 @@ type Things interface {
 	CueExists(tx *db.Tx, workspace, id string) (bool, error)
 	// CueName is the name of a cue; "" when the workspace has none of this id.
 	CueName(tx *db.Tx, workspace, id string) (string, error)
+	// FindCue finds a cue by its id or its name; both are "" when the workspace has none.
+	FindCue(tx *db.Tx, workspace, cue string) (id, name string, err error)
 	// CountCues counts the cues of a workspace that match at least one pattern of every list (nil: all of them).
 	CountCues(tx *db.Tx, workspace string, filter [][]Pattern) (int64, error)
 	// Usage counts active cues, active and paused cues, and executions of the running month.
@@ -67,7 +71,8 @@ type Things interface {
 type Usage struct{ ActiveCues, Cues, Executions int64 }
 
 // Open checks the server secrets against the database and loads every key into memory. It fails with ErrWrongSecret for secrets that
-// this database was not written with, and with ErrRolledBack for a database that is older than what this server once wrote down.
+// this database was not written with, with ErrRolledBack for a database that is older than what this server once wrote
+// down, and with ErrHeadsAltered when somebody else changed what was written down.
 func Open(ctx context.Context, o Options) (*Access, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

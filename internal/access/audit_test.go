@@ -340,3 +340,103 @@ func TestTriesWithDeadKeysAreFolded(t *testing.T) {
 		}
 	})
 }
+
+// TestAlteredHeads: whoever can write audit.heads, but does not know the server secret, cannot make it say anything else.
+func TestAlteredHeads(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.must(w.admin, "workspace.create", in{"name": "Second"})
+		w.stop()
+		whole, err := os.ReadFile(w.a.headsPath())
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.SplitAfter(string(whole), "\n")
+		if len(lines) != 4 { // two workspaces, the end, and nothing
+			t.Fatalf("%q", lines)
+		}
+		last := "{\"lines\":0,\"epoch\":1}\t" + strings.Repeat("00", 32) + "\n"
+		for how, text := range map[string]string{
+			"changed": strings.Replace(string(whole), `"seq":2`, `"seq":1`, 1), "one removed": lines[0] + lines[2], "first removed": lines[1] + lines[2], "swapped": lines[1] + lines[0] + lines[2],
+			"cut short": lines[0] + lines[1], "doubled": lines[0] + lines[0] + lines[1] + lines[2], "longer": string(whole) + lines[0], "emptied": "", "made up": last,
+			"other epoch": strings.Replace(string(whole), `"epoch":1`, `"epoch":7`, 1), "no MAC": strings.Split(lines[0], "\t")[0] + "\n" + lines[1] + lines[2],
+		} {
+			if err := os.WriteFile(w.a.headsPath(), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if text == string(whole) {
+				t.Fatalf("%s: nothing is", how)
+			}
+			if err := w.tryOpen(); !errors.Is(err, ErrHeadsAltered) {
+				t.Errorf("%s: it started: %v", how, err)
+			}
+			w.open(func(o *Options) { o.LookOnly = true })
+			if chains, err := w.a.CheckAudit(t.Context(), ""); err != nil || len(chains) != 2 || chains[0].OK || !strings.Contains(chains[0].Problem, "audit.heads was changed") {
+				t.Errorf("%s: %+v, %v", how, chains, err)
+			}
+			w.crash()
+		}
+		w.open(func(o *Options) { o.AcceptRollback = true })
+		if row := w.done("server.accept_rollback"); !strings.Contains(string(row.Detail), "audit.heads was changed") {
+			t.Errorf("%+v", row)
+		}
+		w.stop()
+		w.open()
+	})
+}
+
+// TestMissingHeads: a server whose audit.heads is gone says so, in the log, in the audit log and when it is asked to check; a new one,
+// and one that was just restored, have nothing to say.
+func TestMissingHeads(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		whole := func(want bool) {
+			t.Helper()
+			chains, err := w.a.CheckAudit(t.Context(), "")
+			if err != nil || len(chains) != 1 || chains[0].OK != want || !want && !strings.Contains(chains[0].Problem, "audit.heads is missing") {
+				t.Errorf("%+v, %v", chains, err)
+			}
+		}
+		gone := func() {
+			t.Helper()
+			if err := os.Remove(w.a.headsPath()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole(true) // made at the first start
+		gone()
+		whole(true) // nothing is old enough to miss it
+		w.clock.advance(6 * time.Minute)
+		whole(false)
+		w.must(w.admin, "cue.create", nil)
+		w.stop()
+		gone()
+		w.open(func(o *Options) { o.LookOnly = true })
+		whole(false)
+		if _, err := os.Stat(w.a.headsPath()); err == nil {
+			t.Error("looking made the file")
+		}
+		w.crash()
+		w.open()
+		if !w.a.HeadsMissing() || !strings.Contains(w.log.String(), "audit.heads is missing") {
+			t.Error("the start says nothing")
+		}
+		whole(true)
+		if n := len(w.audit("server.heads_missing")); n != 1 {
+			t.Errorf("%d rows say so", n)
+		}
+		w.stop()
+		w.open()
+		if w.a.HeadsMissing() {
+			t.Error("it is still missing")
+		}
+		w.stop()
+		w.open(func(o *Options) { o.LookOnly = true }) // as a restore does
+		if err := errors.Join(w.a.ForgetHeads(), w.a.WriteHeads(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		w.crash()
+		w.open()
+		if whole(true); w.a.HeadsMissing() {
+			t.Error("it is missing after a restore")
+		}
+	})
+}

@@ -82,7 +82,7 @@ func BenchmarkVerify(b *testing.B) {
 		if g.key.take(at.UnixMicro()).wait > 0 {
 			b.Fatal("over the limit")
 		}
-		if r := g.rule(spec, &circumstances{at, addr, "rest"}); !r.passes() {
+		if r := g.rule(spec, &circumstances{now: at, addr: addr, via: "rest"}); !r.passes() {
 			b.Fatal("not allowed")
 		}
 		caller.grant = g

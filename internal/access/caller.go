@@ -105,13 +105,36 @@ func (c *Caller) Recheck() error {
 
 // permitted is nil when the caller may make its call, as far as that can be told without an object.
 func (c *Caller) permitted() error {
+	if c.leaves() {
+		return nil
+	}
 	g := c.grant
 	g.perms = permSet(c.perms.Load())
 	return c.refuse(g.rule(c.call.Operation, c.circumstances()))
 }
 
 func (c *Caller) circumstances() *circumstances {
-	return &circumstances{c.a.Now().UTC(), c.addr, c.call.Via}
+	return &circumstances{now: c.a.Now().UTC(), addr: c.addr, via: c.call.Via, other: !c.onItself()}
+}
+
+// itselfWord names the calling key where an id of a key is wanted.
+const itselfWord = "self"
+
+// onItself says that the path of the call names the calling key.
+func (c *Caller) onItself() bool {
+	id := c.call.Params["id"]
+	return id == c.KeyID() || id == itselfWord
+}
+
+// leaves says that the call is about the caller alone and never refused, whatever its restrictions and limits.
+func (c *Caller) leaves() bool { return c.call.Exit && c.onItself() }
+
+// idOf is an id of a key as it was sent, with the caller's own for "self".
+func (c *Caller) idOf(id string) string {
+	if id == itselfWord {
+		return c.KeyID()
+	}
+	return id
 }
 
 // LogValue is how a caller stands in the log: never more than the redacted form.
@@ -129,6 +152,7 @@ func (a *Access) KeyLives(id string) bool {
 type Plan struct {
 	Name                                    string
 	CueLimit, ExecutionLimit, RatePerMinute int64
+	KeyLimit, MemberLimit                   int64 // always those of the plan of this name
 }
 
 // Plan reads the plan of a workspace in a transaction.

@@ -28,7 +28,8 @@ type changesKey struct{}
 func changesOf(tx *db.Tx) *changes { return tx.Get(changesKey{}).(*changes) }
 
 // update runs a transaction that changes rights. What it changed is in memory, at one blow, before anybody is answered. When it is
-// unknown whether the commit took effect, the keys concerned are shut until that is found out.
+// unknown whether the commit took effect, the keys concerned are shut until that is found out; when the disk is full, those that it
+// would have ended are, until the server stops.
 func (a *Access) update(ctx context.Context, fn func(*db.Tx) error) error {
 	var last *changes
 	err := a.DB.Update(ctx, func(tx *db.Tx) error {
@@ -38,7 +39,10 @@ func (a *Access) update(ctx context.Context, fn func(*db.Tx) error) error {
 		tx.AfterCommit(func() { a.take(c) })
 		return fn(tx)
 	})
-	if !errors.Is(err, db.ErrUnknown) {
+	switch {
+	case errors.Is(err, db.ErrDiskFull) && a.stop(last):
+		return op.Unavailable.Wrap(err, "Stopped here now, but not stored yet: the disk of the database is full, and what you ended would work again after a restart of the server. Free space and make this call again.")
+	case !errors.Is(err, db.ErrUnknown):
 		return err
 	}
 	a.shut(last)
@@ -58,6 +62,30 @@ func (a *Access) take(c *changes) {
 		a.Log.Error("take a committed change into memory", "err", err)
 	}
 	a.signal()
+}
+
+// stop lets nobody in whose key a transaction would have ended; false when it would have ended none. Memory never takes that back.
+func (a *Access) stop(c *changes) bool {
+	ended := false
+	if c != nil {
+		ended = a.table.stop(c.keys)
+	}
+	if ended {
+		a.signal()
+	}
+	return ended
+}
+
+// stop ends those of the keys in memory that these rows end.
+func (t *table) stop(rows []keyRow) (ended bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, row := range rows {
+		if k := t.key(row.id); k != nil && row.revoked != 0 {
+			k.revoked, ended = true, true
+		}
+	}
+	return ended
 }
 
 // doubts are the rows of which it is unknown how they are stored.

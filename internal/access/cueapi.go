@@ -46,7 +46,7 @@ func (k Key) authKey() AuthKey {
 }
 
 type authKeyCreate struct {
-	Label string `json:"label" min:"1" max:"100"`
+	Label string `json:"label" min:"1" max:"100" format:"line"`
 }
 
 // NewAuthKey is a key made by CueAPI's /v1/auth/keys, with its secret.
@@ -91,7 +91,7 @@ func (a *Access) listAuthKeys(ctx context.Context, _ struct{}) (AuthKeys, error)
 
 type authKeyUpdate struct {
 	ID    string `json:"id"`
-	Label string `json:"label" min:"1" max:"100"`
+	Label string `json:"label" min:"1" max:"100" format:"line"`
 }
 
 func (a *Access) updateAuthKey(ctx context.Context, in authKeyUpdate) (AuthKey, error) {

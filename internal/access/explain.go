@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"strings"
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
@@ -25,6 +24,7 @@ type Verdict struct {
 	Scopes    []string `json:"scopes" doc:"scopes that hold them, smallest first"`
 	Grants    []Grant  `json:"grants" doc:"the smallest steps that would change a no; empty when nothing would"`
 	Because   string   `json:"because" doc:"why not, or within what, in words"`
+	Within    []string `json:"within" doc:"kinds of restrictions that bound an only"`
 }
 
 // OnlyFor is one restriction that bounds everything a key does, and whose it is.
@@ -52,6 +52,7 @@ type Answer struct {
 	Only       []OnlyFor `json:"only"`
 	NoKeyCan   []string  `json:"no_key_can"`
 	Operations []Verdict `json:"operations"`
+	Asked      *Verdict  `json:"asked" doc:"about the operation that was asked about, called now, about that cue and from that address; null when none was"`
 }
 
 var noKeyCan = []string{
@@ -61,8 +62,12 @@ var noKeyCan = []string{
 
 // verdict is the ruling about an operation, told to whoever asks; ended says that the key works no more.
 func (a *Access) verdict(g grant, o *op.Operation, ended bool) Verdict {
-	r := g.rule(o, nil)
-	v := Verdict{Operation: o.Name, Summary: o.Summary(), Needs: o.Needs.String(), Missing: []string{}, Scopes: []string{}, Grants: []Grant{}, Answer: No}
+	return a.tell(g, o, g.rule(o, nil), ended)
+}
+
+// tell is a ruling as an answer.
+func (a *Access) tell(g grant, o *op.Operation, r ruling, ended bool) Verdict {
+	v := Verdict{Operation: o.Name, Summary: o.Summary(), Needs: o.Needs.String(), Missing: []string{}, Scopes: []string{}, Grants: []Grant{}, Answer: No, Within: []string{}}
 	switch {
 	case o.Needs == op.Public:
 		v.Answer = Yes
@@ -71,22 +76,16 @@ func (a *Access) verdict(g grant, o *op.Operation, ended bool) Verdict {
 	case r.members:
 		v.Because = "only a member may, with a personal key"
 	case !r.passes():
-		v.Grants = a.table.grants(g.key, r)
-		v.Missing, v.Scopes = r.lacks.names(), scopesHolding(r.lacks)
-		v.Because = "lacks " + strings.Join(v.Missing, ", ")
-		if r.lacks == 0 {
-			v.Scopes = []string{}
-			v.Because = "the key is for certain cues only, and this is about the whole workspace"
-			if o.Hands {
-				v.Because = "the key is restricted, and what this hands out would not be"
-			}
+		v.Grants, v.Because = a.table.grants(g.key, r), r.because(o)
+		if r.lacks != 0 {
+			v.Missing, v.Scopes = r.lacks.names(), scopesHolding(r.lacks)
 		}
 	case r.itself:
 		v.Answer, v.Because = Only, "about itself"
 	case o.Shows && g.key.kind != personal:
 		v.Answer, v.Because = Only, "about itself and the keys that it made"
-	case r.within:
-		v.Answer, v.Because = Only, "within the key's restrictions"
+	case len(r.open) > 0:
+		v.Answer, v.Because, v.Within = Only, "within the key's restrictions", r.open
 	default:
 		v.Answer = Yes
 	}
@@ -144,8 +143,15 @@ func (a *Access) onlyFor(tx *db.Tx, asked, k *key, r *rules, kind string) (OnlyF
 	return o, nil
 }
 
-func (a *Access) accessOfKey(ctx context.Context, in keyRef) (out Answer, err error) {
+// keyAccess is the input of key.access.
+type keyAccess struct {
+	ID string `json:"id" doc:"id of the key, or self"`
+	question
+}
+
+func (a *Access) accessOfKey(ctx context.Context, in keyAccess) (out Answer, err error) {
 	c := From(ctx)
+	in.ID = c.idOf(in.ID)
 	if in.ID != c.KeyID() {
 		if err := c.othersToo("keys:read", "see what another key can do"); err != nil {
 			return out, err
@@ -158,6 +164,9 @@ func (a *Access) accessOfKey(ctx context.Context, in keyRef) (out Answer, err er
 		}
 		g, why := a.table.grantOf(in.ID, a.now())
 		if out, err = a.explain(tx, g, why); err != nil {
+			return err
+		}
+		if out.Asked, err = a.ask(tx, c, in.question, "query", g, why); err != nil {
 			return err
 		}
 		shown, err := a.reader(tx).showOne(row)
@@ -185,7 +194,8 @@ func (c *Caller) othersToo(permission, what string) error {
 type keyPreview struct {
 	Scope        op.Opt[string]       `json:"scope" doc:"a named scope"`
 	Permissions  op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
-	Restrictions op.Opt[Restrictions] `json:"restrictions"`
+	Restrictions op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
+	question
 }
 
 func (a *Access) previewKey(ctx context.Context, in keyPreview) (out Answer, err error) {
@@ -199,7 +209,10 @@ func (a *Access) previewKey(ctx context.Context, in keyPreview) (out Answer, err
 			return err
 		}
 		g, why := a.table.imagine(w, c.grant.key, a.now())
-		out, err = a.explain(tx, g, why)
+		if out, err = a.explain(tx, g, why); err != nil {
+			return err
+		}
+		out.Asked, err = a.ask(tx, c, in.question, "body", g, why)
 		return err
 	})
 	return out, err

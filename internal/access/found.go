@@ -10,8 +10,12 @@ import (
 	"unstuck/internal/op"
 )
 
-// DuplicateEmail refuses to sign somebody up twice.
-var DuplicateEmail = op.Code{Status: 409, Name: "duplicate_email", Doc: "Another person has this e-mail address."}
+// DuplicateEmail refuses to sign an address up twice on the day of its first sign-up.
+var DuplicateEmail = op.Code{Status: 409, Name: "duplicate_email", Doc: "This address signed up within the last 24 hours. Use the key that was shown then. Later the address can sign up again, for another workspace."}
+
+// heldFor is how long after its first sign-up an address cannot sign up again. It catches whoever sends the form twice. It ends, because
+// an address proves nothing: whoever signs up with the address of somebody else must not keep that person out.
+const heldFor = dayUS
 
 type registerIn struct {
 	Email string `json:"email" format:"email" max:"254"`
@@ -23,22 +27,22 @@ type Registered struct {
 	Email  string     `json:"email"`
 }
 
-// register signs a person up: a workspace, its admin, and that admin's personal key. Somebody who was added as a member of another
-// workspace has an account already.
+// register signs a person up: a workspace, its admin, and that admin's personal key. It is a new person, whatever else is known of the
+// address: see person.
 func (a *Access) register(ctx context.Context, in registerIn) (out Registered, err error) {
 	if !a.Register && !a.Dev {
 		return out, NotFound.Msg("Not found")
 	}
 	plan, _ := planOf(a.RegisterPlan) // which Open has checked
 	err = a.update(ctx, func(tx *db.Tx) error {
-		err := (&person{}).scan(tx.Row(sqlUserByEmail, foldEmail(in.Email)))
-		if err == nil {
+		var first int64
+		if err := tx.Row(sqlFirstSignUp, foldEmail(in.Email)).Scan(&first); err != nil {
+			return fmt.Errorf("look for an earlier sign-up: %w", err)
+		}
+		if first != 0 && a.now()-first < heldFor {
 			return DuplicateEmail.Msg("Email already registered")
 		}
-		if !isNone(err) {
-			return err
-		}
-		who, err := a.personOf(tx, in.Email)
+		who, err := a.newPerson(tx, in.Email, true)
 		if err != nil {
 			return err
 		}
@@ -69,7 +73,7 @@ func (a *Access) FirstRun(ctx context.Context, email string, withKey bool) (key 
 		if err != nil || len(ids) > 0 {
 			return err
 		}
-		who, err := a.personOf(tx, email)
+		who, err := a.newPerson(tx, email, false)
 		if err != nil {
 			return err
 		}

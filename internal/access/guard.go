@@ -37,6 +37,9 @@ func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error)
 	if c.Effect != op.Read && !c.Unaudited {
 		ctx = db.WithBeforeCommit(ctx, wasRecorded)
 	}
+	if c.Urgent {
+		ctx = db.WithReserve(ctx)
+	}
 	return ctx, nil
 }
 
@@ -83,6 +86,9 @@ func (c *Caller) count(now int64) error {
 	t.header(c.call.Header)
 	switch {
 	case t.wait == 0:
+		return nil
+	case c.leaves():
+		c.grant.key.force(now)
 		return nil
 	case c.call.Lenient:
 		c.over, c.call.Late = true, tooMany(t)

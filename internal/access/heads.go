@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -36,8 +34,9 @@ func (h auditHead) same(other auditHead) bool {
 
 // heads are the ends of all chains as this server committed them. A chain that ends before, or otherwise, was tampered with.
 type heads struct {
-	mu   sync.Mutex
-	ends map[string]auditHead // by workspace
+	mu     sync.Mutex
+	ends   map[string]auditHead // by workspace
+	missed bool                 // the file was gone at the start, and should not have been
 
 	file    sync.Mutex
 	written map[string]auditHead // as they are in the file
@@ -57,36 +56,23 @@ func (h *heads) snapshot() map[string]auditHead {
 	return maps.Clone(h.ends)
 }
 
-func (a *Access) headsPath() string { return filepath.Join(a.Dir, "audit.heads") }
-
-func (a *Access) readHeads() (map[string]auditHead, error) {
-	out := map[string]auditHead{}
-	if a.Dir == "" {
-		return out, nil
-	}
-	b, err := os.ReadFile(a.headsPath())
-	if errors.Is(err, os.ErrNotExist) {
-		return out, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &out)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", a.headsPath(), err)
-	}
-	return out, nil
-}
-
-// openHeads reads the ends of the chains. It refuses a database that is behind those that were written down, unless that is accepted:
-// then the chains say so from here on.
+// openHeads reads the ends of the chains. It refuses a database that is behind those that were written down, and a file that somebody
+// else wrote, unless that is accepted: then the chains say so from here on. A file that is gone is said too, loudly, but stops nobody:
+// where the database is PostgreSQL, a server may be moved without its folder.
 func (a *Access) openHeads(ctx context.Context) error {
-	known, err := a.readHeads()
-	if err != nil {
-		return err
-	}
+	var old bool
 	var behind []string
-	err = a.DB.View(ctx, func(tx *db.Tx) error {
+	known, unread := map[string]auditHead(nil), error(nil)
+	if !a.LookOnly {
+		if known, unread = a.readHeads(); unread != nil && !errors.Is(unread, errHeadsMissing) && !errors.Is(unread, ErrHeadsAltered) {
+			return unread
+		}
+	}
+	err := a.DB.View(ctx, func(tx *db.Tx) (err error) {
 		if a.heads.ends, err = readEnds(tx); err != nil {
+			return err
+		}
+		if old, err = a.hasOldRows(tx); err != nil {
 			return err
 		}
 		behind, err = notIn(tx, known)
@@ -96,14 +82,51 @@ func (a *Access) openHeads(ctx context.Context) error {
 		return fmt.Errorf("check the ends of the audit log: %w", err)
 	}
 	a.heads.written = known
-	if len(behind) == 0 {
+	switch {
+	case a.LookOnly:
 		return nil
-	}
-	if !a.AcceptRollback {
+	case errors.Is(unread, errHeadsMissing):
+		return a.missedHeads(ctx, old)
+	case unread != nil && !a.AcceptRollback:
+		return unread
+	case unread != nil:
+		return a.acceptRollback(ctx, []string{unread.Error()})
+	case len(behind) == 0:
+		return nil
+	case !a.AcceptRollback:
 		return fmt.Errorf("%w: %s", ErrRolledBack, strings.Join(behind, ", "))
 	}
 	return a.acceptRollback(ctx, behind)
 }
+
+// headsGrace is how old the rows of a database are, in microseconds, before the file must be there: it is made at the first start and
+// written every minute.
+const headsGrace = 5 * minuteUS
+
+// hasOldRows says whether the database holds rows that must have been written down.
+func (a *Access) hasOldRows(tx *db.Tx) (bool, error) {
+	var one int
+	err := tx.Row(sqlAuditOlder, a.now()-headsGrace).Scan(&one)
+	if isNone(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// missedHeads makes the file that is not there. Over a database with old rows that is noted in every chain.
+func (a *Access) missedHeads(ctx context.Context, old bool) error {
+	if old {
+		a.heads.missed = true
+		a.Log.Warn("audit.heads is missing: what was cut off from the end of the audit log before this start cannot be noticed. It is as it should be only where the data folder is new", "file", a.headsPath())
+		if err := a.noteInAll(ctx, "server.heads_missing", map[string]any{"file": a.headsPath()}); err != nil {
+			return err
+		}
+	}
+	return a.saveHeads(a.heads.snapshot())
+}
+
+// HeadsMissing says that audit.heads was gone at the start although the database is not new.
+func (a *Access) HeadsMissing() bool { return a.heads.missed }
 
 func readEnds(tx *db.Tx) (map[string]auditHead, error) {
 	ids, err := workspaceIDs(tx)
@@ -141,18 +164,26 @@ func notIn(tx *db.Tx, known map[string]auditHead) ([]string, error) {
 
 // acceptRollback notes in every chain that somebody put an older database there, and forgets the old ends.
 func (a *Access) acceptRollback(ctx context.Context, behind []string) error {
-	a.Log.Warn("accepted a database that is behind the audit log", "behind", behind)
+	a.Log.Warn("accepted a database that does not fit the audit log that was written down", "behind", behind)
+	if err := a.noteInAll(ctx, "server.accept_rollback", map[string]any{"behind": behind}); err != nil {
+		return err
+	}
+	return a.saveHeads(a.heads.snapshot())
+}
+
+// noteInAll writes a row about the server into every chain.
+func (a *Access) noteInAll(ctx context.Context, operation string, detail map[string]any) error {
 	err := a.DB.Update(ctx, func(tx *db.Tx) error {
 		ids, err := workspaceIDs(tx)
 		for _, id := range ids {
-			err = errors.Join(err, a.append(tx, id, a.serverRow("server.accept_rollback", "workspace", id, "", map[string]any{"behind": behind})))
+			err = errors.Join(err, a.append(tx, id, a.serverRow(operation, "workspace", id, "", detail)))
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("note that a rollback was accepted: %w", err)
+		return fmt.Errorf("note %s in the audit log: %w", operation, err)
 	}
-	return a.WriteHeads(ctx)
+	return nil
 }
 
 // WriteHeads writes the end of every chain to <data dir>/audit.heads and to the log: a later database that is behind them was
@@ -169,13 +200,7 @@ func (a *Access) WriteHeads(context.Context) error {
 			a.Log.Info("audit head", "workspace", id, "seq", h.Seq, "hash", fmt.Sprintf("%x", h.Hash))
 		}
 	}
-	if a.Dir != "" {
-		if err := replaceFile(a.headsPath(), op.Marshal(ends)); err != nil {
-			return fmt.Errorf("write the ends of the audit log: %w", err)
-		}
-	}
-	a.heads.written = ends
-	return nil
+	return a.saveHeads(ends)
 }
 
 // Chain is what a check of one workspace's audit log found.
@@ -192,15 +217,20 @@ func (c *Chain) fail(format string, args ...any) {
 	}
 }
 
-// CheckAudit walks the chains of all workspaces, or of one, and holds them against the ends that the server wrote down.
+// CheckAudit walks the chains of all workspaces, or of one, and holds them against the ends that the server wrote down. A file of ends
+// that is gone, or that somebody else wrote, is a problem of every chain: a row cut off at its end would not be noticed.
 func (a *Access) CheckAudit(ctx context.Context, only string) ([]Chain, error) {
-	known, err := a.readHeads()
-	if err != nil {
-		return nil, err
+	known, unread := a.readHeads()
+	if unread != nil && !errors.Is(unread, errHeadsMissing) && !errors.Is(unread, ErrHeadsAltered) {
+		return nil, unread
 	}
 	ends := a.heads.snapshot() // before the database is read, which may only be further
 	var out []Chain
-	err = a.DB.View(ctx, func(tx *db.Tx) error {
+	err := a.DB.View(ctx, func(tx *db.Tx) error {
+		old, err := a.hasOldRows(tx)
+		if err != nil {
+			return err
+		}
 		ids := []string{only}
 		if only == "" {
 			if ids, err = chained(tx, known, ends); err != nil {
@@ -212,6 +242,9 @@ func (a *Access) CheckAudit(ctx context.Context, only string) ([]Chain, error) {
 			c, err := a.checkChain(tx, id, known[id], ends[id])
 			if err != nil {
 				return fmt.Errorf("check the audit log of %s: %w", id, err)
+			}
+			if unread != nil && (old || !errors.Is(unread, errHeadsMissing)) {
+				c.fail("%v", unread)
 			}
 			out = append(out, c)
 		}
@@ -296,24 +329,4 @@ func (a *Access) checkChain(tx *db.Tx, workspace string, known ...auditHead) (Ch
 		}
 	}
 	return c, err
-}
-
-// replaceFile replaces a file durably and at once; it can be read by its owner only.
-func replaceFile(path string, content []byte) error {
-	tmp, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(content)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

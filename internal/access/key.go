@@ -46,6 +46,7 @@ type SecretInfo struct {
 	EndsAt     *op.Time  `json:"ends_at"`
 	LastUsedAt *op.Time  `json:"last_used_at"`
 	LastUsed   *LastUsed `json:"last_used"`
+	ShownTo    *Actor    `json:"shown_to" doc:"the member who was shown it and is not the one whose key it is; null: nobody"`
 }
 
 // Key is a key as every answer shows it. The secret is never part of it.
@@ -135,7 +136,7 @@ func (r *reader) show(row keyRow, secrets []secretRow) (Key, error) {
 	if row.parent != "" {
 		k.ParentID = &row.parent
 	}
-	if err := r.showSecrets(&k, secrets); err != nil {
+	if err := r.showSecrets(&k, row, secrets); err != nil {
 		return k, err
 	}
 	since := k.CreatedAt
@@ -158,7 +159,7 @@ func (r *reader) show(row keyRow, secrets []secretRow) (Key, error) {
 }
 
 // showSecrets shows the secrets that work, and the newest if none does. A key was last used when any of its secrets was.
-func (r *reader) showSecrets(k *Key, secrets []secretRow) error {
+func (r *reader) showSecrets(k *Key, row keyRow, secrets []secretRow) error {
 	now := r.a.now()
 	for i, s := range secrets {
 		at, last, err := r.a.lastUse(s)
@@ -171,7 +172,11 @@ func (r *reader) showSecrets(k *Key, secrets []secretRow) error {
 		if s.over(now) && i > 0 {
 			continue
 		}
-		k.Secrets = append(k.Secrets, SecretInfo{s.redacted(), s.state, op.Time(s.created), moment(s.ends), at, last})
+		shown, err := r.shownTo(row, s)
+		if err != nil {
+			return err
+		}
+		k.Secrets = append(k.Secrets, SecretInfo{s.redacted(), s.state, op.Time(s.created), moment(s.ends), at, last, shown})
 		if k.Redacted == "" || s.is(stateCurrent) {
 			k.Redacted = s.redacted()
 		}

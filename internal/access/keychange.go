@@ -12,7 +12,7 @@ import (
 // keyUpdate is the input of key.update: it narrows or renames. Null is refused everywhere, since it would lift something.
 type keyUpdate struct {
 	ID           string                 `json:"id" doc:"id of the key"`
-	Name         op.Clear[string]       `json:"name" min:"1" max:"100"`
+	Name         op.Clear[string]       `json:"name" min:"1" max:"100" format:"line" doc:"another name"`
 	Scope        op.Clear[string]       `json:"scope" doc:"a named scope within what the key holds"`
 	Permissions  op.Clear[[]string]     `json:"permissions" min:"1" max:"100" doc:"what remains of its permissions; the key becomes custom"`
 	Restrictions op.Clear[Restrictions] `json:"restrictions" doc:"kinds that are absent stay as they are"`
@@ -21,7 +21,7 @@ type keyUpdate struct {
 }
 
 func wouldWiden(what string) error {
-	return WouldWiden.Msg("%s would give the key more than it has. A member does that with key.widen or key.extend.", what)
+	return WouldWiden.Msg("%s would give the key more than it has. Only widening or extending it does that, by a member.", what)
 }
 
 // null names the first field that was sent as null; "" when none was.
@@ -112,7 +112,7 @@ func (a *Access) narrowRules(tx *db.Tx, c *Caller, row *keyRow, want *rules) err
 		}
 	}
 	if kind := have.tighten(want); kind != "" {
-		return wouldWiden("That value of restrictions." + kind)
+		return wouldWiden("That value of " + kind)
 	}
 	row.restrictions = have.text()
 	return nil

@@ -10,13 +10,13 @@ import (
 
 // keyRotate is the input of key.rotate.
 type keyRotate struct {
-	ID        string          `json:"id" doc:"id of the key"`
+	ID        string          `json:"id" doc:"id of the key, or self"`
 	Now       bool            `json:"now" default:"false" doc:"end the old secret in the same moment"`
 	Finish    bool            `json:"finish" default:"false" doc:"make no new secret: end the old one now"`
 	Overlap   op.Opt[string]  `json:"overlap" doc:"how long the old secret goes on after the first use of the new one; 0 to 30d, default 24h"`
 	Reason    string          `json:"reason" default:"" max:"500" doc:"kept in the audit log; leaked means now"`
 	ExpiresIn op.Opt[string]  `json:"expires_in" doc:"a new end of the key; not for a key that rotates itself"`
-	ExpiresAt op.Opt[op.Time] `json:"expires_at" doc:"instead of expires_in"`
+	ExpiresAt op.Opt[op.Time] `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 }
 
 // Rotated is a key after a rotation. Secret is empty when only the old one was ended.
@@ -31,11 +31,15 @@ func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err 
 		return out, err
 	}
 	c := From(ctx)
+	in.ID = c.idOf(in.ID)
 	err = a.update(ctx, func(tx *db.Tx) error {
 		r := a.reader(tx)
 		target, err := r.mayShow(c, in.ID)
 		if err != nil {
 			return err
+		}
+		if target.key.id == c.KeyID() { // with its own holder again
+			r.giver = ""
 		}
 		if in.Finish {
 			out, err = r.finish(target.key, in.Reason)
@@ -175,7 +179,7 @@ func (a *Access) activate(ctx context.Context, digits uint32) error {
 
 // keyRevoke is the input of key.revoke.
 type keyRevoke struct {
-	ID     string `json:"id" doc:"id of the key"`
+	ID     string `json:"id" doc:"id of the key, or self"`
 	Reason string `json:"reason" default:"" max:"500" doc:"kept in the audit log"`
 }
 
@@ -192,6 +196,7 @@ func (a *Access) revokeKey(ctx context.Context, in keyRevoke) (out Key, err erro
 
 func (a *Access) revoke(ctx context.Context, in keyRevoke) (out Key, err error) {
 	c := From(ctx)
+	in.ID = c.idOf(in.ID)
 	err = a.update(ctx, func(tx *db.Tx) error {
 		r := a.reader(tx)
 		row, err := r.mayRevoke(c, in.ID)

@@ -13,12 +13,12 @@ import (
 
 // keyCreate is the input of key.create. Exactly one of scope and permissions is wanted.
 type keyCreate struct {
-	Name           string               `json:"name" min:"1" max:"100" doc:"what the key is for"`
-	Scope          op.Opt[string]       `json:"scope" doc:"a named scope; GET /v1/scopes lists them"`
+	Name           string               `json:"name" min:"1" max:"100" format:"line" doc:"what the key is for"`
+	Scope          op.Opt[string]       `json:"scope" doc:"a named scope, such as worker"`
 	Permissions    op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
 	Restrictions   op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
 	ExpiresIn      op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
-	ExpiresAt      op.Opt[op.Time]      `json:"expires_at" doc:"instead of expires_in"`
+	ExpiresAt      op.Opt[op.Time]      `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 	IdempotencyKey op.Opt[string]       `header:"Idempotency-Key" min:"1" max:"255" doc:"repeating the call within ten minutes replaces the secret instead of making a second key"`
 }
 
@@ -249,6 +249,9 @@ func (r *reader) replaceSecret(row keyRow) (NewKey, error) {
 
 // insert writes a new key with its first secret.
 func (r *reader) insert(row keyRow) (NewKey, error) {
+	if err := r.roomForKey(row.workspace); err != nil {
+		return NewKey{}, err
+	}
 	if err := addKey(r.tx, row); err != nil {
 		return NewKey{}, err
 	}
@@ -265,7 +268,7 @@ func (r *reader) addSecret(row keyRow, seq int64, state secretState, overlap int
 	hash := e.hash(fresh)
 	err = addSecret(r.tx, secretRow{
 		digits: digitString(fresh.digits()), key: row.id, seq: seq, prefix: r.a.Prefix, hash: hash[:], epoch: int64(e.number),
-		state: state.String(), overlap: overlap, created: r.a.now(), lastUsed: "{}",
+		state: state.String(), overlap: overlap, created: r.a.now(), lastUsed: "{}", shownTo: r.stranger(row),
 	})
 	if err != nil {
 		return NewKey{}, err
@@ -300,13 +303,19 @@ func (a *Access) personalRow(workspace, user, name string) keyRow {
 
 // personalCreate is the input of personal_key.create.
 type personalCreate struct {
-	Name      string         `json:"name" min:"1" max:"100" doc:"where it will be used, such as laptop"`
-	Scope     string         `json:"scope" default:"full" doc:"a named scope; the key can do no more than its member's role"`
-	ExpiresIn op.Opt[string] `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
+	Name         string               `json:"name" min:"1" max:"100" format:"line" doc:"where it will be used, such as laptop"`
+	Scope        op.Opt[string]       `json:"scope" doc:"a named scope, full when nothing else is said; the key can do no more than its member's role"`
+	Permissions  op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
+	Restrictions op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
+	ExpiresIn    op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
+	ExpiresAt    op.Opt[op.Time]      `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 }
 
 func (a *Access) createPersonal(ctx context.Context, in personalCreate) (NewKey, error) {
-	w, err := keyCreate{Name: in.Name, Scope: op.Some(in.Scope), ExpiresIn: in.ExpiresIn}.check()
+	if !in.Scope.Set && !in.Permissions.Set {
+		in.Scope = op.Some("full")
+	}
+	w, err := keyCreate{Name: in.Name, Scope: in.Scope, Permissions: in.Permissions, Restrictions: in.Restrictions, ExpiresIn: in.ExpiresIn, ExpiresAt: in.ExpiresAt}.check()
 	if err != nil {
 		return NewKey{}, err
 	}

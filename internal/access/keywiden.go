@@ -108,7 +108,7 @@ func (r *rules) widened(add *rules, drop []string) (*rules, error) {
 type keyExtend struct {
 	ID        string          `json:"id" doc:"id of the key"`
 	ExpiresIn op.Opt[string]  `json:"expires_in" doc:"never, 30d, 90d, 1y or a duration, from now"`
-	ExpiresAt op.Opt[op.Time] `json:"expires_at" doc:"instead of expires_in"`
+	ExpiresAt op.Opt[op.Time] `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 	Reason    string          `json:"reason" default:"" max:"500" doc:"kept in the audit log"`
 }
 
@@ -124,6 +124,11 @@ func (a *Access) extendKey(ctx context.Context, in keyExtend) (out Key, err erro
 			return err
 		}
 		row := target.key
+		if target.why == expired {
+			if err := r.roomForKey(row.workspace); err != nil {
+				return err
+			}
+		}
 		if err := r.newEnd(&row, in.ExpiresIn, in.ExpiresAt); err != nil {
 			return err
 		}

@@ -10,15 +10,16 @@ import (
 type Me struct {
 	Email          string `json:"email"`
 	Plan           string `json:"plan"`
-	ActiveCues     int64  `json:"active_cues"`
+	ActiveCues     *int64 `json:"active_cues" doc:"of the whole workspace, so null for a key that is for certain cues only"`
 	CueLimit       int64  `json:"active_cue_limit"`
-	Executions     int64  `json:"executions_this_month"`
+	Executions     *int64 `json:"executions_this_month" doc:"null like active_cues"`
 	ExecutionLimit int64  `json:"monthly_execution_limit"`
 	RateLimit      int64  `json:"rate_limit_per_minute"`
 	HasSecret      bool   `json:"has_webhook_secret"`
 	KeyPrefix      string `json:"api_key_prefix" doc:"the redacted form of the calling key"`
 	Slug           string `json:"slug"`
 	Role           string `json:"role" doc:"of the member whose key it is"`
+	HandedOver     bool   `json:"handed_over" doc:"the calling key is a personal one whose secret was shown to whoever added the member; unstuck auth login replaces it"`
 }
 
 func (a *Access) me(ctx context.Context, _ struct{}) (out Me, err error) {
@@ -40,13 +41,20 @@ func (a *Access) me(ctx context.Context, _ struct{}) (out Me, err error) {
 		if err != nil {
 			return err
 		}
+		giver, err := c.giver(tx)
+		if err != nil {
+			return err
+		}
 		used, err := a.things.Usage(tx, w.id, a.Now())
 		if err != nil {
 			return err
 		}
 		out = Me{
-			Email: who.Email, Plan: w.plan, ActiveCues: used.ActiveCues, CueLimit: w.cueLimit, Executions: used.Executions, ExecutionLimit: w.executionLimit,
-			RateLimit: onWire(w.rateLimit), HasSecret: true, KeyPrefix: c.grant.redacted(), Slug: w.slug, Role: m.role,
+			Email: who.Email, Plan: w.plan, CueLimit: w.cueLimit, ExecutionLimit: w.executionLimit,
+			RateLimit: onWire(w.rateLimit), HasSecret: true, KeyPrefix: c.grant.redacted(), Slug: w.slug, Role: m.role, HandedOver: giver != "",
+		}
+		if c.CueFilter() == nil {
+			out.ActiveCues, out.Executions = &used.ActiveCues, &used.Executions
 		}
 		return nil
 	})

@@ -15,7 +15,7 @@ var (
 	MemberNotFound = op.Code{Status: 404, Name: "member_not_found", Doc: "The workspace has no such member."}
 	MemberExists   = op.Code{Status: 409, Name: "member_exists", Doc: "The person is a member already. Change the role instead."}
 	LastAdmin      = op.Code{Status: 409, Name: "last_admin", Doc: "A workspace keeps at least one admin. Make somebody else admin first."}
-	MemberHasKeys  = op.Code{Status: 409, Name: "member_has_keys", Doc: "Integration keys belong to this member. Say what becomes of them: hand_over to yourself, or revoke."}
+	MemberHasKeys  = op.Code{Status: 409, Name: "member_has_keys", Doc: "Integration keys belong to this member, or the member saw their secret. Say what becomes of them: hand_over to yourself, or revoke."}
 	OwnMembership  = op.Code{Status: 409, Name: "own_membership", Doc: "Nobody changes or removes his own membership. Another admin does it."}
 )
 
@@ -67,7 +67,7 @@ func (a *Access) addMember(ctx context.Context, in memberAdd) (out NewMember, er
 		if err := c.mayGrant(caller, in.Role); err != nil {
 			return err
 		}
-		who, err := a.personOf(tx, in.Email)
+		who, err := a.personIn(tx, c.Workspace(), in.Email)
 		if err != nil {
 			return err
 		}
@@ -88,14 +88,16 @@ func (a *Access) addMember(ctx context.Context, in memberAdd) (out NewMember, er
 // join makes a person a member, who may have been one before.
 func (a *Access) join(tx *db.Tx, workspace string, who person, role string) (memberRow, error) {
 	m, err := readMember(tx, workspace, who.ID)
-	switch {
+	switch full := a.roomForMember(tx, workspace); {
+	case err == nil && m.role != "":
+		return m, MemberExists.Msg("%s is a member already, as %s.", who.Email, m.role)
+	case full != nil:
+		return m, full
 	case isNone(err):
 		m = memberRow{workspace, who.ID, role, 1, a.now()}
 		return m, addMembership(tx, m)
 	case err != nil:
 		return m, fmt.Errorf("read a membership: %w", err)
-	case m.role != "":
-		return m, MemberExists.Msg("%s is a member already, as %s.", who.Email, m.role)
 	}
 	m.role, m.created = role, a.now()
 	return m, setMembership(tx, m)
@@ -107,7 +109,7 @@ type memberUpdate struct {
 	Keys op.Opt[string] `json:"keys" enum:"hand_over|revoke" doc:"what becomes of the member's integration keys that hold what the new role does not"`
 }
 
-func (a *Access) updateMember(ctx context.Context, in memberUpdate) (Member, error) {
+func (a *Access) updateMember(ctx context.Context, in memberUpdate) (ChangedMember, error) {
 	return a.changeMember(ctx, in.ID, in.Role, in.Keys.Val)
 }
 
@@ -116,14 +118,13 @@ type memberRemove struct {
 	Keys op.Opt[string] `json:"keys" enum:"hand_over|revoke" doc:"what becomes of the member's integration keys"`
 }
 
-func (a *Access) removeMember(ctx context.Context, in memberRemove) (op.None, error) {
-	_, err := a.changeMember(ctx, in.ID, "", in.Keys.Val)
-	return op.None{}, err
+func (a *Access) removeMember(ctx context.Context, in memberRemove) (ChangedMember, error) {
+	return a.changeMember(ctx, in.ID, "", in.Keys.Val)
 }
 
 // changeMember gives a member another role, or none. Personal keys end or narrow in the same transaction; integration keys are a
 // decision that the call must bring.
-func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out Member, err error) {
+func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out ChangedMember, err error) {
 	c := From(ctx)
 	err = a.update(ctx, func(tx *db.Tx) error {
 		r := a.reader(tx)
@@ -138,7 +139,7 @@ func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out M
 		if err != nil {
 			return err
 		}
-		out = Member{who.ID, who.Email, role, op.Time(m.created)}
+		out = ChangedMember{Member{who.ID, who.Email, role, op.Time(m.created)}, []KnownKey{}}
 		if err := r.mayChange(c, m, role); err != nil {
 			return err
 		}
@@ -147,7 +148,7 @@ func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out M
 			return nil
 		}
 		detail := map[string]any{"role": change{m.role, role}}
-		if err := r.decideKeys(c, m, role, keys, detail); err != nil {
+		if out.Known, err = r.decideKeys(c, m, role, keys, detail); err != nil {
 			return err
 		}
 		m.role = role
@@ -199,98 +200,24 @@ func (c *Caller) mayGrant(caller rights, granted ...string) error {
 	return c.wants(caller, need, "change who is a member")
 }
 
-// heldKey is an integration key of a member who leaves or is demoted.
-type heldKey struct {
-	Key
-	LastProgram string `json:"last_program" doc:"user agent of its last call"`
-}
-
-type heldKeys struct {
-	Keys []heldKey `json:"keys"`
-	Mend string    `json:"mend"`
-}
-
-// decideKeys ends the personal keys of a member who leaves, and does with the integration keys what the call says. Without a word
-// it refuses and lists them. A change of role concerns only keys that hold what the new role does not and the old one did.
-func (r *reader) decideKeys(c *Caller, m memberRow, role, what string, detail map[string]any) error {
-	rows, err := readKeys(r.tx, sqlKeysOfMember, m.workspace, m.user)
-	if err != nil {
-		return err
-	}
-	lost := rolePerms(m.role) &^ rolePerms(role)
-	var theirs []keyRow
-	for _, row := range rows {
-		held, err := row.held()
-		if err != nil {
-			return err
-		}
-		switch {
-		case row.kind != personal.String() && (role == "" || held&lost != 0):
-			theirs = append(theirs, row)
-		case row.kind == personal.String() && role == "":
-			if err := r.a.endKey(r.tx, &row, c.KeyID()); err != nil {
-				return err
-			}
-		}
-	}
-	if len(theirs) == 0 {
-		return nil
-	}
-	if what == "" {
-		return r.hasKeys(theirs)
-	}
-	acting, err := r.key(c.Workspace(), c.KeyID())
-	if err != nil {
-		return err
-	}
-	ids := make([]string, len(theirs))
-	for i, row := range theirs {
-		ids[i] = row.id
-		if what == "revoke" {
-			err = r.a.endKey(r.tx, &row, c.KeyID())
-		} else {
-			row.user = acting.user
-			err = setKey(r.tx, &row)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	detail["keys"], detail["key_ids"] = what, ids
-	return nil
-}
-
-// hasKeys is the 409 that lists the keys about which the call must say something.
-func (r *reader) hasKeys(rows []keyRow) error {
-	keys, err := r.showAll(rows)
-	if err != nil {
-		return err
-	}
-	x := heldKeys{Mend: `Say keys=hand_over to take them over yourself, or keys=revoke to end them: in the query of a DELETE, in the body of a PATCH.`}
-	for _, k := range keys {
-		h := heldKey{Key: k}
-		if k.LastUsed != nil {
-			h.LastProgram = k.LastUsed.UserAgent
-		}
-		x.Keys = append(x.Keys, h)
-	}
-	e := MemberHasKeys.Msg("%d integration keys belong to this member. Say what becomes of them.", len(keys))
-	if len(keys) == 1 {
-		e.Message = "1 integration key belongs to this member. Say what becomes of it."
-	}
-	e.Extra = x
-	return e
-}
-
-// personOf finds a person by e-mail address, or notes a new one.
-func (a *Access) personOf(tx *db.Tx, email string) (person, error) {
+// personIn finds a person whom the workspace knows by e-mail address, also one who left, or notes a new one.
+func (a *Access) personIn(tx *db.Tx, workspace, email string) (person, error) {
 	p := person{}
-	err := p.scan(tx.Row(sqlUserByEmail, foldEmail(email)))
+	err := p.scan(tx.Row(sqlUserInWorkspace, workspace, foldEmail(email)))
 	if !isNone(err) {
 		return p, err
 	}
-	p = person{newID("usr_"), email, op.Time(a.now())}
-	if _, err := tx.Exec(sqlUserAdd, p.ID, p.Email, foldEmail(email), int64(p.CreatedAt)); err != nil {
+	return a.newPerson(tx, email, false)
+}
+
+// newPerson notes a person; signedUp says that somebody came with the address by sign-up.
+func (a *Access) newPerson(tx *db.Tx, email string, signedUp bool) (person, error) {
+	p := person{newID("usr_"), email, op.Time(a.now())}
+	up := 0
+	if signedUp {
+		up = 1
+	}
+	if _, err := tx.Exec(sqlUserAdd, p.ID, p.Email, foldEmail(email), up, int64(p.CreatedAt)); err != nil {
 		return p, fmt.Errorf("write a person: %w", err)
 	}
 	return p, nil

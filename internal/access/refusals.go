@@ -72,6 +72,19 @@ func (r *refusals) dead(a *Access, g grant, why standing, call *op.Call, addr ne
 	r.add(foldKey{key: g.key, code: code, address: addr}, refused{row, g}, hourUS)
 }
 
+// tries counts the tries with a dead key that are not yet in the audit log.
+func (r *refusals) tries(key, code string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := int64(0)
+	for k, f := range r.folds {
+		if k.code == code && k.key.id() == key {
+			n += f.more
+		}
+	}
+	return n
+}
+
 func (r *refusals) add(k foldKey, x refused, lasts int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

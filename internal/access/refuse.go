@@ -29,7 +29,7 @@ func AuthCodes() []op.Code {
 
 // isRefusal says whether a code means that the key may not do what it tried.
 func isRefusal(c op.Code) bool {
-	return c == InsufficientScope || c == KeyRestricted || c == MembersOnly
+	return c.Name == InsufficientScope.Name || c.Name == KeyRestricted.Name || c.Name == MembersOnly.Name
 }
 
 func unauthorized(code op.Code, format string, args ...any) *op.Error {

@@ -27,10 +27,12 @@ type reader struct {
 	keys   map[string]keyRow
 	people map[string]string // e-mail addresses by id
 	roles  map[memberID]string
+	seer   string // user id of whoever sees the secrets that the call shows; "": the server itself shows them
+	giver  string // user id of whoever handed the calling key over; "" for nobody
 }
 
 func (a *Access) reader(tx *db.Tx) *reader {
-	return &reader{a, tx, map[string]keyRow{}, map[string]string{}, map[memberID]string{}}
+	return &reader{a, tx, map[string]keyRow{}, map[string]string{}, map[memberID]string{}, "", ""}
 }
 
 func (r *reader) key(workspace, id string) (keyRow, error) {
@@ -128,6 +130,10 @@ func (r *reader) callerRights(c *Caller) (rights, error) {
 	if err != nil {
 		return rights{}, fmt.Errorf("read the calling key: %w", err)
 	}
+	r.seer = row.user
+	if r.giver, err = c.giver(r.tx); err != nil {
+		return rights{}, err
+	}
 	out, err := r.rights(row)
 	if err != nil {
 		return out, err
@@ -135,7 +141,7 @@ func (r *reader) callerRights(c *Caller) (rights, error) {
 	if !out.why.passes() {
 		return out, r.a.ended(out.why, row.revoked)
 	}
-	lacks, _ := grant{perms: out.perms}.lacks(c.call.Needs)
+	lacks, _ := grant{perms: out.perms}.lacks(c.call.Needs, !c.onItself())
 	return out, c.refuse(ruling{lacks: lacks})
 }
 

@@ -98,10 +98,16 @@ func readPlan(tx *db.Tx, id string) (Plan, error) {
 	if err != nil {
 		return p, fmt.Errorf("read the plan of a workspace: %w", err)
 	}
+	named, _ := planOf(p.Name)
+	p.KeyLimit, p.MemberLimit = named.KeyLimit, named.MemberLimit
 	return p, nil
 }
 
-// person is somebody, in whatever workspaces.
+// person is somebody, in whatever workspaces. As there is no mail yet, an address is what somebody typed and proves nothing. So it is
+// compared only within one workspace: whoever adds a member or signs up makes a new person, even when the address is known elsewhere,
+// and nobody gets rights over another workspace of that address, or a look at it, or is kept from one of his own. One person comes to
+// belong to several workspaces only by making them with a key of his own (KEYS 1: an address counts only once a link sent to it was
+// opened).
 type person struct {
 	ID, Email string
 	CreatedAt op.Time
@@ -209,11 +215,11 @@ func addKey(tx *db.Tx, k keyRow) error {
 // setKey writes a changed key, with a higher rev.
 func setKey(tx *db.Tx, k *keyRow) error {
 	k.rev++
+	changesOf(tx).keys = append(changesOf(tx).keys, *k) // first: what the disk has no room for is to be known too
 	_, err := tx.Exec(sqlKeySet, k.id, k.user, k.name, k.scope, k.permissions, k.restrictions, orNull(k.expires), orNull(k.revoked), k.revokedBy, k.rev)
 	if err != nil {
 		return fmt.Errorf("change key %s: %w", k.id, err)
 	}
-	changesOf(tx).keys = append(changesOf(tx).keys, *k)
 	return nil
 }
 
@@ -234,14 +240,15 @@ type secretRow struct {
 	created       int64
 	ends, lastUse int64
 	lastUsed      string // JSON of LastUsed
+	shownTo       string // user id of whoever was shown it and is not the member whose key it is; "" for nobody
 }
 
 func (s *secretRow) scan(r scanner) error {
-	return r.Scan(&s.digits, &s.key, &s.seq, &s.prefix, &s.hash, &s.epoch, &s.state, &s.overlap, &s.created, &s.ends, &s.lastUse, &s.lastUsed)
+	return r.Scan(&s.digits, &s.key, &s.seq, &s.prefix, &s.hash, &s.epoch, &s.state, &s.overlap, &s.created, &s.ends, &s.lastUse, &s.lastUsed, &s.shownTo)
 }
 
 func (s *secretRow) values() []any {
-	return []any{s.digits, s.key, s.seq, s.prefix, s.hash, s.epoch, s.state, s.overlap, s.created, orNull(s.ends), orNull(s.lastUse), s.lastUsed}
+	return []any{s.digits, s.key, s.seq, s.prefix, s.hash, s.epoch, s.state, s.overlap, s.created, orNull(s.ends), orNull(s.lastUse), s.lastUsed, s.shownTo}
 }
 
 func (s *secretRow) redacted() string { return redacted(s.prefix, s.digits) }

@@ -16,7 +16,7 @@ type ruling struct {
 	lacks     permSet    // permissions that are missing
 	obstacles []obstacle // restrictions that are not met
 	itself    bool       // only about the key itself
-	within    bool       // only within restrictions
+	open      []string   // kinds of restrictions that bound what passes
 }
 
 func (r ruling) passes() bool { return !r.members && r.lacks == 0 && len(r.obstacles) == 0 }
@@ -32,9 +32,12 @@ type obstacle struct {
 
 // circumstances are what a call brings with it whatever it is about.
 type circumstances struct {
-	now  time.Time // UTC
-	addr netip.Addr
-	via  string
+	now      time.Time  // UTC
+	addr     netip.Addr // invalid for a local socket
+	via      string     // "": any
+	anywhere bool       // the address is not known, and not asked about
+	other    bool       // the call is about another key than the caller
+	asked    bool       // nobody calls: somebody asks
 }
 
 // rule is the ruling for an operation under circumstances; nil stands for any.
@@ -43,7 +46,7 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 		return r
 	}
 	r.members = o.Members && g.key.kind != personal
-	r.lacks, r.itself = g.lacks(o.Needs)
+	r.lacks, r.itself = g.lacks(o.Needs, c != nil && c.other)
 	if o.Hands && (g.key.kind == personal || !o.Below) {
 		if r.obstacles = g.key.restricted(o.Name, o.May); len(r.obstacles) > 0 {
 			return r // nothing less than dropping them helps
@@ -52,15 +55,18 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 	for k := g.key; k != nil; k = k.parent {
 		if rules := k.rules.Load(); rules != nil {
 			r.obstacles = rules.unmet(r.obstacles, k, o.Name, o.Narrow, c)
-			r.within = r.within || o.Narrow != op.Always || !rules.cuesOnly()
+			if c == nil || c.asked {
+				r.open = rules.bounding(r.open, o.Narrow)
+			}
 		}
 	}
 	return r
 }
 
 // lacks is what a grant lacks to meet a need. What it may do only to itself it lacks nothing for: the operation, which knows its
-// object, asks again.
-func (g grant) lacks(n op.Need) (lacks permSet, itself bool) {
+// object, asks again. Of two permissions that would do, it lacks the smaller one, unless the call is about another key, for which the
+// smaller one would not do.
+func (g grant) lacks(n op.Need, other bool) (lacks permSet, itself bool) {
 	p := n.Permission()
 	if p == "members:write" { // nobody grants, changes or takes what he lacks, and every member has what a viewer has
 		return (bit(p) | readOnly) &^ g.perms, false
@@ -68,15 +74,24 @@ func (g grant) lacks(n op.Need) (lacks permSet, itself bool) {
 	if p == "" || g.perms.has(p) {
 		return 0, false
 	}
-	if own, self := n.Self(); self && (own == "" || g.perms.has(own)) {
+	own, self := n.Self()
+	switch {
+	case self && (own == "" || g.perms.has(own)):
 		return 0, true
+	case self && !other:
+		return bit(own), false
 	}
 	return bit(p), false
 }
 
-// cuesOnly says that nothing but cues is restricted.
-func (r *rules) cuesOnly() bool {
-	return r.IPs == nil && r.Via == nil && r.NotBefore == nil && r.RatePerMinute == 0 && r.WorkerIDs == nil
+// bounding adds the kinds of restrictions that bound an operation.
+func (r *rules) bounding(out []string, narrow op.Narrowing) []string {
+	for _, kind := range r.present() {
+		if (kind != "cues" || narrow != op.Always) && !slices.Contains(out, kind) {
+			out = append(out, kind)
+		}
+	}
+	return out
 }
 
 // unmet adds the restrictions that an operation does not meet, as far as they need no object.
@@ -90,14 +105,14 @@ func (r *rules) unmet(out []obstacle, k *key, operation string, narrow op.Narrow
 	if r.NotBefore != nil && c.now.Before(r.NotBefore.Std()) {
 		out = append(out, obstacle{k, "not_before", op.TimeOf(c.now).String(), "", "This key may not be used yet; it is now " + c.now.Format("15:04:05 UTC on 2 Jan 2006") + "."})
 	}
-	if r.IPs != nil && !containsAddr(r.nets, c.addr) {
+	if r.IPs != nil && !c.anywhere && !containsAddr(r.nets, c.addr) {
 		from, entry := addrText(c.addr), ""
 		if c.addr.IsValid() {
 			entry = netip.PrefixFrom(c.addr, c.addr.BitLen()).String()
 		}
 		out = append(out, obstacle{k, "ips", from, entry, "This key may be used only from certain addresses, and you came from " + from + "."})
 	}
-	if r.Via != nil && !slices.Contains(r.Via, c.via) {
+	if r.Via != nil && c.via != "" && !slices.Contains(r.Via, c.via) {
 		entry := c.via
 		if entry != "rest" && entry != "mcp" {
 			entry = ""
@@ -109,7 +124,10 @@ func (r *rules) unmet(out []obstacle, k *key, operation string, narrow op.Narrow
 
 // addrText is an address as people read it.
 func addrText(a netip.Addr) string {
-	if !a.IsValid() {
+	switch {
+	case a == untold:
+		return ""
+	case !a.IsValid():
 		return "a local socket"
 	}
 	return a.String()

@@ -105,6 +105,7 @@ type epoch struct {
 	macs   sync.Pool // of *mac under the secret
 	seal   cipher.AEAD
 	chain  []byte // key of the audit chain
+	heads  []byte // key of audit.heads
 	check  []byte // what the database keeps to recognise the secret
 }
 
@@ -141,8 +142,9 @@ func newEpoch(n numbered) (*epoch, error) {
 	}
 	sealKey, err1 := derive("seal")
 	chain, err2 := derive("audit chain")
-	check, err3 := derive("check value")
-	if err := errors.Join(err1, err2, err3); err != nil {
+	heads, err3 := derive("audit heads")
+	check, err4 := derive("check value")
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, fmt.Errorf("derive from server secret %d: %w", n.number, err)
 	}
 	block, err := aes.NewCipher(sealKey)
@@ -153,7 +155,7 @@ func newEpoch(n numbered) (*epoch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cipher of server secret %d: %w", n.number, err)
 	}
-	e := &epoch{number: n.number, seal: aead, chain: chain, check: check}
+	e := &epoch{number: n.number, seal: aead, chain: chain, heads: heads, check: check}
 	e.macs.New = func() any { return &mac{Hash: hmac.New(sha256.New, n.secret)} }
 	return e, nil
 }

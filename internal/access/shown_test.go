@@ -118,7 +118,7 @@ func (h *holder) moves() map[string]func(*rapid.T) {
 // mayItself says whether the first key could make a call, whichever of its secrets it has.
 func (h *holder) mayItself(o *op.Operation, where from) bool {
 	g, why := h.a.table.grantOf(h.id, h.a.now())
-	c := &circumstances{h.clock.now(), h.a.proxies.client(where.peer, nil), where.via}
+	c := &circumstances{now: h.clock.now(), addr: h.a.proxies.client(where.peer, nil), via: where.via}
 	return o.Needs == op.Public || why.passes() && g.rule(o, c).passes()
 }
 

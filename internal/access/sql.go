@@ -5,11 +5,11 @@ package access
 const (
 	workspaceCols = `id, name, slug, plan, cue_limit, execution_limit, rate_limit, alert_url, webhook_secret, alert_secret, rev, created_at, updated_at, webhook_old, webhook_old_ends`
 	keyCols       = `id, workspace_id, user_id, parent_id, kind, name, scope, permissions, restrictions, created_at, created_by, expires_at, revoked_at, revoked_by, request_key, rev`
-	secretCols    = `digits, key_id, seq, prefix, hash, epoch, state, overlap, created_at, ends_at, last_used_at, last_used`
+	secretCols    = `digits, key_id, seq, prefix, hash, epoch, state, overlap, created_at, ends_at, last_used_at, last_used, shown_to`
 
 	// The same for reading, with NULL as nothing.
 	keyRead    = `id, workspace_id, user_id, coalesce(parent_id, ''), kind, name, scope, permissions, restrictions, created_at, created_by, coalesce(expires_at, 0), coalesce(revoked_at, 0), revoked_by, request_key, rev`
-	secretRead = `digits, key_id, seq, prefix, hash, epoch, state, overlap, created_at, coalesce(ends_at, 0), coalesce(last_used_at, 0), last_used`
+	secretRead = `digits, key_id, seq, prefix, hash, epoch, state, overlap, created_at, coalesce(ends_at, 0), coalesce(last_used_at, 0), last_used, shown_to`
 )
 
 // Loading everything into memory. A text that is cast to a BLOB is read without being copied.
@@ -38,17 +38,19 @@ const (
 
 // People.
 const (
-	sqlUserByEmail = `SELECT id, email, created_at FROM users WHERE email_folded = ?1`
-	sqlUserByID    = `SELECT id, email, created_at FROM users WHERE id = ?1`
-	sqlUserAdd     = `INSERT INTO users (id, email, email_folded, created_at) VALUES (?1, ?2, ?3, ?4)`
-	sqlMember      = `SELECT role, rev, created_at FROM memberships WHERE workspace_id = ?1 AND user_id = ?2`
-	sqlMembers     = `SELECT m.user_id, u.email, m.role, m.created_at FROM memberships m JOIN users u ON u.id = m.user_id
+	sqlUserInWorkspace = `SELECT u.id, u.email, u.created_at FROM users u JOIN memberships m ON m.user_id = u.id WHERE m.workspace_id = ?1 AND u.email_folded = ?2`
+	sqlFirstSignUp     = `SELECT coalesce(min(created_at), 0) FROM users WHERE email_folded = ?1 AND signed_up = 1`
+	sqlUserByID        = `SELECT id, email, created_at FROM users WHERE id = ?1`
+	sqlUserAdd         = `INSERT INTO users (id, email, email_folded, signed_up, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
+	sqlMember          = `SELECT role, rev, created_at FROM memberships WHERE workspace_id = ?1 AND user_id = ?2`
+	sqlMembers         = `SELECT m.user_id, u.email, m.role, m.created_at FROM memberships m JOIN users u ON u.id = m.user_id
 		WHERE m.workspace_id = ?1 AND m.role <> '' ORDER BY m.created_at, m.user_id`
-	sqlMemberAdd   = `INSERT INTO memberships (workspace_id, user_id, role, rev, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
-	sqlMemberSet   = `UPDATE memberships SET role = ?3, rev = ?4, created_at = ?5 WHERE workspace_id = ?1 AND user_id = ?2`
-	sqlMemberTouch = `UPDATE memberships SET rev = rev WHERE workspace_id = ?1 AND user_id = ?2`
-	sqlAdmins      = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role = 'admin'`
-	sqlAnyAdmin    = `SELECT m.workspace_id, m.user_id FROM memberships m JOIN workspaces w ON w.id = m.workspace_id WHERE m.role = 'admin' ORDER BY w.created_at, w.id, m.created_at, m.user_id LIMIT 1`
+	sqlMemberAdd    = `INSERT INTO memberships (workspace_id, user_id, role, rev, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
+	sqlMemberSet    = `UPDATE memberships SET role = ?3, rev = ?4, created_at = ?5 WHERE workspace_id = ?1 AND user_id = ?2`
+	sqlMemberTouch  = `UPDATE memberships SET rev = rev WHERE workspace_id = ?1 AND user_id = ?2`
+	sqlMembersCount = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role <> ''`
+	sqlAdmins       = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role = 'admin'`
+	sqlAnyAdmin     = `SELECT m.workspace_id, m.user_id FROM memberships m JOIN workspaces w ON w.id = m.workspace_id WHERE m.role = 'admin' ORDER BY w.created_at, w.id, m.created_at, m.user_id LIMIT 1`
 )
 
 // Keys and their secrets.
@@ -58,7 +60,10 @@ const (
 	sqlKeyByRequest = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND request_key >= ?2 AND request_key < ?3 AND created_at >= ?4 ORDER BY created_at DESC LIMIT 1`
 	sqlKeysPage     = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC LIMIT ?4`
 	sqlKeysOfMember = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND revoked_at IS NULL ORDER BY created_at, id`
+	sqlKeysShownTo  = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id <> ?2 AND kind = 'integration' AND revoked_at IS NULL AND id IN (SELECT key_id FROM secrets
+		WHERE shown_to = ?2 AND (state IN ('pending', 'current') OR state = 'old' AND ends_at > ?3)) ORDER BY created_at, id`
 	sqlPersonalKeys = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND kind = 'personal' AND revoked_at IS NULL ORDER BY created_at DESC, id DESC`
+	sqlKeysLiving   = `SELECT count(*) FROM keys WHERE workspace_id = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)`
 	sqlKeysRevoked  = `SELECT workspace_id, id, revoked_at, revoked_by FROM keys WHERE revoked_at IS NOT NULL ORDER BY revoked_at, id`
 	sqlKeyAdd       = `INSERT INTO keys (` + keyCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)`
 	sqlKeySet       = `UPDATE keys SET user_id = ?2, name = ?3, scope = ?4, permissions = ?5, restrictions = ?6, expires_at = ?7, revoked_at = ?8, revoked_by = ?9, rev = ?10 WHERE id = ?1`
@@ -66,9 +71,10 @@ const (
 
 	sqlSecretsOfKeys  = `SELECT ` + secretRead + ` FROM secrets WHERE key_id IN @list(?1) ORDER BY key_id, seq DESC`
 	sqlSecretByDigits = `SELECT ` + secretRead + ` FROM secrets WHERE digits = ?1`
+	sqlSecretsKnown   = `UPDATE secrets SET shown_to = ?2 WHERE key_id = ?1 AND shown_to = '' AND state <> 'ended'`
 	sqlSecretsEnded   = `SELECT digits, coalesce(ends_at, created_at) FROM secrets WHERE state = 'ended'`
 	sqlSecretTaken    = `SELECT count(*) FROM secrets WHERE digits = ?1`
-	sqlSecretAdd      = `INSERT INTO secrets (` + secretCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`
+	sqlSecretAdd      = `INSERT INTO secrets (` + secretCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)`
 	sqlSecretState    = `UPDATE secrets SET state = ?2, ends_at = ?3 WHERE digits = ?1`
 	sqlSecretEpochs   = `SELECT s.epoch, count(*) FROM secrets s JOIN keys k ON k.id = s.key_id WHERE s.state <> 'ended' AND k.revoked_at IS NULL GROUP BY s.epoch ORDER BY s.epoch`
 )
@@ -81,9 +87,11 @@ const (
 	sqlActivityAdd   = `INSERT INTO activity (key_id, hour, operation, address, class, count)
 		SELECT r.key, r.hour, r.operation, r.address, r.class, r.count FROM @rows(key TEXT ?1, hour INTEGER ?2, operation TEXT ?3, address TEXT ?4, class TEXT ?5, count INTEGER ?6) AS r
 		WHERE true ON CONFLICT (key_id, hour, operation, address, class) DO UPDATE SET count = activity.count + excluded.count`
-	sqlActivitySeen  = `SELECT DISTINCT key_id, address FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 AND hour < ?3`
-	sqlActivityOfKey = `SELECT hour, operation, address, class, count FROM activity WHERE key_id = ?1 AND hour >= ?2 ORDER BY hour DESC, count DESC, operation, address, class`
-	sqlActivityEnd   = `DELETE FROM activity WHERE key_id >= ?1 AND key_id < ?2 AND hour < ?3`
+	sqlActivitySeen       = `SELECT DISTINCT key_id, address FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 AND hour < ?3`
+	sqlActivityOfKey      = `SELECT hour, operation, address, class, count FROM activity WHERE key_id = ?1 AND hour >= ?2 ORDER BY hour DESC, count DESC, operation, address, class`
+	sqlActivityPlaces     = `SELECT DISTINCT key_id, hour, address FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 ORDER BY key_id, hour, address`
+	sqlActivityOperations = `SELECT DISTINCT key_id, operation FROM activity WHERE key_id IN @list(?1) AND hour >= ?2 AND class <> 'refused' ORDER BY key_id, operation`
+	sqlActivityEnd        = `DELETE FROM activity WHERE key_id >= ?1 AND key_id < ?2 AND hour < ?3`
 )
 
 // The audit log.
@@ -91,10 +99,12 @@ const (
 	sqlAuditAdd    = `INSERT INTO audit (workspace_id, seq, at, key_id, operation, object_id, result, body, epoch, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`
 	sqlAuditHead   = `SELECT seq, hash FROM audit WHERE workspace_id = ?1 ORDER BY seq DESC LIMIT 1`
 	sqlAuditHashAt = `SELECT hash FROM audit WHERE workspace_id = ?1 AND seq = ?2`
+	sqlAuditOlder  = `SELECT 1 FROM audit WHERE at < ?1 LIMIT 1`
 	sqlAuditOwners = `SELECT DISTINCT workspace_id FROM audit ORDER BY workspace_id`
 	sqlAuditChain  = `SELECT seq, at, key_id, operation, object_id, result, body, epoch, hash FROM audit WHERE workspace_id = ?1 ORDER BY seq`
 	sqlAuditPage   = `SELECT body FROM audit WHERE workspace_id = ?1 AND seq < ?2 AND (?3 = '' OR key_id = ?3) AND (?4 = '' OR operation = ?4) AND (?5 = '' OR object_id = ?5)
 		AND at >= ?6 ORDER BY seq DESC LIMIT ?7`
+	sqlAuditTries     = `SELECT body FROM audit WHERE workspace_id = ?1 AND key_id = ?2 AND result = ?3 AND at >= ?4 ORDER BY seq DESC LIMIT 1000`
 	sqlAuditPageOfKey = `SELECT body FROM audit WHERE workspace_id = ?1 AND seq < ?2 AND key_id = ?3 AND (?4 = '' OR operation = ?4) AND (?5 = '' OR object_id = ?5)
 		AND at >= ?6 ORDER BY seq DESC LIMIT ?7`
 )

@@ -34,6 +34,17 @@ func (y *toys) CueName(_ *db.Tx, workspace, id string) (string, error) {
 	return y.cues[workspace][id], nil
 }
 
+func (y *toys) FindCue(_ *db.Tx, workspace, cue string) (string, string, error) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for id, name := range y.cues[workspace] {
+		if id == cue || name == cue {
+			return id, name, nil
+		}
+	}
+	return "", "", nil
+}
+
 func (y *toys) CountCues(_ *db.Tx, workspace string, filter [][]Pattern) (int64, error) {
 	y.mu.Lock()
 	defer y.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"unstuck/internal/db"
@@ -17,10 +18,22 @@ import (
 // LastUsed is the last call of a secret that passed authentication, refused ones included.
 type LastUsed struct {
 	Operation string `json:"operation"`
-	Via       string `json:"door" doc:"rest, mcp, or what the caller says it is: cli, stdio, web"`
-	IP        string `json:"ip"`
+	Via       string `json:"door" doc:"rest, mcp, what the caller says it is (cli, stdio, web), or verify: another service was shown the key and asked"`
+	IP        string `json:"ip" doc:"empty when the service that was shown the key did not say"`
 	UserAgent string `json:"user_agent"`
 	Code      string `json:"code" doc:"empty when the call succeeded, else the code of its refusal or failure"`
+}
+
+// program is who made the call, as people recognise it: the first word of the user agent, or the address.
+func (l *LastUsed) program() string {
+	if l == nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(l.UserAgent, " ")
+	if first == "" {
+		return l.IP
+	}
+	return first
 }
 
 // use is one authenticated call.
@@ -32,6 +45,12 @@ type use struct {
 	operation, via, agent, code string
 	address                     netip.Addr // invalid: a local socket
 }
+
+// viaVerify is the way in of a key that was shown to another service, which asked about it.
+const viaVerify = "verify"
+
+// untold stands for the address of a caller of another service that did not say it. It is nobody's.
+var untold = netip.IPv6Unspecified()
 
 func (u use) show() LastUsed {
 	return LastUsed{u.operation, u.via, addrText(u.address), u.agent, u.code}
@@ -113,7 +132,7 @@ func (c *Caller) useOf(call *op.Call, err *op.Error) use {
 	}
 	if err != nil {
 		x.code, x.class = err.Code.Name, classFailed
-		if isRefusal(err.Code) || err.Code == RateLimitExceeded {
+		if isRefusal(err.Code) || err.Code.Name == RateLimitExceeded.Name {
 			x.class = classRefused
 		}
 	}
@@ -386,7 +405,7 @@ func (a *Access) forgetActivity(ctx context.Context) error {
 type ActivityRow struct {
 	Hour      op.Time `json:"hour" doc:"beginning of the hour"`
 	Operation string  `json:"operation"`
-	IP        string  `json:"ip" doc:"'other' beyond 64 addresses a day"`
+	IP        string  `json:"ip" doc:"'other' beyond 64 addresses a day; empty when a service that was shown the key did not say"`
 	Result    string  `json:"result" doc:"ok, refused (permission, restriction, limit) or failed"`
 	Count     int64   `json:"count"`
 }

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -15,7 +16,7 @@ import (
 type keyVerify struct {
 	Key        SecretText     `json:"key" doc:"the key that somebody presented to you"`
 	Permission string         `json:"permission" doc:"what it must be allowed to do, such as cues:fire"`
-	Cue        op.Opt[string] `json:"cue" doc:"id of the cue that it is about"`
+	Cue        op.Opt[string] `json:"cue" doc:"the cue that it is about: id"`
 	IP         op.Opt[string] `json:"ip" doc:"the address that it came from; without it a key that is restricted to addresses does not pass"`
 }
 
@@ -32,15 +33,18 @@ func (a *Access) verifyKey(ctx context.Context, in keyVerify) (Verified, error) 
 	if permIndex(in.Permission) < 0 {
 		return out, op.Invalid("body.permission", "There is no permission %q; GET /v1/scopes lists them all", in.Permission)
 	}
-	addr, err := givenAddr(in.IP)
+	addr, err := givenAddr(in.IP, "body.ip")
 	if err != nil {
+		return out, err
+	}
+	c := From(ctx)
+	if err := a.knowsCue(ctx, c, in.Cue, "body.cue"); err != nil { // before anything about the key, so that it tells nothing about it
 		return out, err
 	}
 	s, ok := parseSecret(in.Key.Reveal())
 	if !ok {
 		return out, nil
 	}
-	c := From(ctx)
 	g, why := a.table.verify(s, a.sealer, a.now())
 	switch {
 	case why == unknown || g.key.ws() != c.grant.key.ws():
@@ -50,9 +54,9 @@ func (a *Access) verifyKey(ctx context.Context, in keyVerify) (Verified, error) 
 	}
 	id := g.key.id()
 	out.KeyID = &id
-	seen := addr // from where the call is noted: the caller's address when it does not say
+	seen := addr // from where the call is noted
 	if !in.IP.Set {
-		seen = c.addr
+		seen = untold
 	}
 	if !why.passes() {
 		a.refused.dead(a, g, why, c.call, seen)
@@ -74,13 +78,28 @@ func (a *Access) verifyKey(ctx context.Context, in keyVerify) (Verified, error) 
 	return out, err
 }
 
-func givenAddr(ip op.Opt[string]) (netip.Addr, error) {
+// knowsCue refuses the id of a cue that the caller's workspace does not have. Keys that may ask about others are for no certain cues, so
+// it tells them nothing that they may not know.
+func (a *Access) knowsCue(ctx context.Context, c *Caller, cue op.Opt[string], at string) error {
+	if !cue.Set {
+		return nil
+	}
+	return a.DB.View(ctx, func(tx *db.Tx) error {
+		ok, err := a.things.CueExists(tx, c.Workspace(), cue.Val)
+		if err == nil && !ok {
+			err = noSuchCue(at, cue.Val)
+		}
+		return err
+	})
+}
+
+func givenAddr(ip op.Opt[string], at string) (netip.Addr, error) {
 	if !ip.Set {
 		return netip.Addr{}, nil
 	}
 	addr, err := netip.ParseAddr(ip.Val)
 	if err != nil || addr.Zone() != "" {
-		return addr, op.Invalid("body.ip", "That is no address; write 203.0.113.7")
+		return addr, op.Invalid(at, "That is no address; write 203.0.113.7")
 	}
 	return addr.Unmap(), nil
 }
@@ -90,7 +109,7 @@ func (a *Access) try(ctx context.Context, c *Caller, seen netip.Addr, permission
 	err := error(nil)
 	if t := c.grant.key.take(a.now()); t.wait > 0 {
 		err = tooMany(t)
-	} else if err = c.may(ctx, permission, cue); err == nil {
+	} else if err = c.may(ctx, permission, cue, "body.cue"); err == nil {
 		err = a.greet(ctx, c.grant)
 	}
 	var failed *op.Error
@@ -98,14 +117,14 @@ func (a *Access) try(ctx context.Context, c *Caller, seen netip.Addr, permission
 		failed = op.AsError(err)
 	}
 	x := c.useOf(c.call, failed)
-	x.address = seen
+	x.address, x.via = seen, viaVerify
 	a.usage.note(x)
 	return err
 }
 
 // may holds a caller against a permission, as an operation does that needs it: about a cue when one is named, else about the workspace
-// as a whole.
-func (c *Caller) may(ctx context.Context, permission, cue string) error {
+// as a whole. at is the place of the cue in the input.
+func (c *Caller) may(ctx context.Context, permission, cue, at string) error {
 	r := ruling{}
 	if !c.Holds(permission) {
 		r.lacks = bit(permission)
@@ -127,13 +146,20 @@ func (c *Caller) may(ctx context.Context, permission, cue string) error {
 		name, err = c.a.things.CueName(tx, c.Workspace(), cue)
 		return err
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case name == "":
-		return KeyRestricted.Msg("There is no such cue in the workspace of this key.")
 	}
-	return c.refuse(ruling{obstacles: c.grant.key.blindTo(cue, name, cue, "This key may not be used for that cue.")})
+	// a key for certain cues learns of no other whether it exists
+	err = c.refuse(ruling{obstacles: c.grant.key.blindTo(cue, name, cue, "This key may not be used for that cue.")})
+	if err == nil && name == "" {
+		return noSuchCue(at, cue)
+	}
+	return err
+}
+
+// noSuchCue refuses the id or name of a cue that the caller's workspace does not have.
+func noSuchCue(at, cue string) error {
+	return op.Invalid(at, "There is no cue %.60s in this workspace", cue)
 }
 
 // keyAuthorize is the input of key.authorize, for the sub-request of a proxy.
@@ -142,38 +168,40 @@ type keyAuthorize struct {
 	Cue        op.Opt[string] `json:"cue" nul:"replace" doc:"id of the cue that it is about"`
 }
 
-// overLimit is the 429 in the only way that a proxy passes on.
-var overLimit = op.Code{Status: http.StatusForbidden, Name: RateLimitExceeded.Name, Doc: RateLimitExceeded.Doc}
-
-// authorize answers 204, 401 or 403 and nothing else: a proxy turns every other status of its sub-request into a 500.
-func (a *Access) authorize(ctx context.Context, in keyAuthorize) (op.None, error) {
-	c := From(ctx)
-	err := a.authorized(ctx, c, in)
-	if err == nil {
-		h := c.call.Header
-		h.Set("X-Unstuck-Workspace", c.Workspace())
-		h.Set("X-Unstuck-Key", c.KeyID())
-		h.Set("X-Unstuck-Permissions", strings.Join(permSet(c.perms.Load()).names(), " "))
-		return op.None{}, nil
+// forProxy turns a failure of key.authorize into 401 or 403, the only ones that a proxy passes on: it makes a 500 of every other
+// status of its sub-request. The code that it would have been stands in X-Unstuck-Code.
+func forProxy(e *op.Error) *op.Error {
+	out := *e
+	out.Header = http.Header{}
+	maps.Copy(out.Header, e.Header)
+	out.Header.Set("X-Unstuck-Code", e.Code.Name)
+	if e.Code.Status != http.StatusUnauthorized {
+		out.Code.Status = http.StatusForbidden
 	}
-	var refused *op.Error
-	if errors.As(err, &refused) && refused.Code.Status == http.StatusForbidden {
-		if refused.Header == nil {
-			refused.Header = http.Header{}
-		}
-		refused.Header.Set("X-Unstuck-Code", refused.Code.Name)
-	}
-	return op.None{}, err
+	return &out
 }
 
-func (a *Access) authorized(ctx context.Context, c *Caller, in keyAuthorize) error {
-	switch {
-	case c.over:
-		e := op.AsError(tooMany(c.grant.key.peek(a.now())))
-		e.Code = overLimit
-		return e
-	case permIndex(in.Permission.Val) < 0:
-		return InsufficientScope.Msg("There is no permission %q; GET /v1/scopes lists them all.", in.Permission.Val)
+func (a *Access) authorize(ctx context.Context, in keyAuthorize) (op.None, error) {
+	c := From(ctx)
+	if c.over {
+		return op.None{}, c.RefuseOverLimit()
 	}
-	return c.may(ctx, in.Permission.Val, in.Cue.Val)
+	if err := c.authorized(ctx, in); err != nil {
+		return op.None{}, err
+	}
+	h := c.call.Header
+	h.Set("X-Unstuck-Workspace", c.Workspace())
+	h.Set("X-Unstuck-Key", c.KeyID())
+	h.Set("X-Unstuck-Permissions", strings.Join(permSet(c.perms.Load()).names(), " "))
+	return op.None{}, nil
+}
+
+func (c *Caller) authorized(ctx context.Context, in keyAuthorize) error {
+	switch {
+	case in.Permission.Val == "":
+		return op.Invalid("query.permission", "Say which permission the key must hold: ?permission=cues:read")
+	case permIndex(in.Permission.Val) < 0:
+		return op.Invalid("query.permission", "There is no permission %.60q; GET /v1/scopes lists them all", in.Permission.Val)
+	}
+	return c.may(ctx, in.Permission.Val, in.Cue.Val, "query.cue")
 }

@@ -1,7 +1,10 @@
 package access
 
 import (
+	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +40,6 @@ func TestVerify(t *testing.T) {
 		}{
 			{"good", in{"key": secret, "permission": "cues:fire"}, "true  " + id + " [cues:fire]"},
 			{"about a cue", in{"key": secret, "permission": "cues:fire", "cue": "cue_000000000001"}, "true  " + id + " [cues:fire]"},
-			{"about no cue", in{"key": secret, "permission": "cues:fire", "cue": "cue_000000000002"}, "false key_restricted " + id + " []"},
 			{"too little", in{"key": secret, "permission": "cues:write"}, "false insufficient_scope " + id + " []"},
 			{"nonsense", in{"key": "nonsense", "permission": "cues:fire"}, unknownKey},
 			{"nobody's", in{"key": newSecret("unstuck").Reveal(), "permission": "cues:fire"}, unknownKey},
@@ -60,10 +62,17 @@ func TestVerify(t *testing.T) {
 		w.invalid("body.ip", service, "key.verify", in{"key": secret, "permission": "cues:fire", "ip": "here"})
 		w.refused(InsufficientScope, secret, "key.verify", in{"key": secret, "permission": "cues:fire"})
 
-		if _, last := w.lastUsed(addressID); last.Operation != "key.verify" || last.IP != "10.0.0.9" || last.Code != "key_restricted" {
+		if _, last := w.lastUsed(addressID); last.Operation != "key.verify" || last.IP != "" || last.Via != "verify" || last.Code != "key_restricted" {
 			t.Errorf("%+v", last)
 		}
-		for range 4 { // five of nine were made above, one of them by the key itself
+		verify(in{"key": byAddress, "permission": "cues:fire", "ip": "203.0.113.7"})
+		if _, last := w.lastUsed(addressID); last.IP != "203.0.113.7" || last.Via != "verify" {
+			t.Errorf("%+v", last)
+		}
+		for _, key := range []string{secret, byCue, foreign, "nonsense"} { // an id that is not there tells nothing about any key
+			w.invalid("body.cue", service, "key.verify", in{"key": key, "permission": "cues:fire", "cue": "cue_000000000009"})
+		}
+		for range 5 { // four of nine were made above, one of them by the key itself
 			verify(in{"key": secret, "permission": "cues:fire"})
 		}
 		if got := verify(in{"key": secret, "permission": "cues:fire"}); got != "false rate_limit_exceeded "+id+" []" {
@@ -83,6 +92,8 @@ func TestAuthorize(t *testing.T) {
 		w.toys.put(w.workspace(), "cue_000000000001", "report")
 		secret, id := w.key("cues:fire", in{"restrictions": in{"rate_per_minute": 5}})
 		byCue, _ := w.key("cues:fire", in{"restrictions": in{"cues": []string{"report"}}})
+		w.toys.put(w.workspace(), "cue_000000000003", "another")
+		elsewhere, _ := w.key("cues:fire", in{"restrictions": in{"ips": []string{"10.0.0.0/8"}}})
 		ask := func(key string, input in) *op.Response {
 			t.Helper()
 			res := w.call(key, "key.authorize", input)
@@ -101,14 +112,21 @@ func TestAuthorize(t *testing.T) {
 			want  string
 		}{
 			{secret, in{"permission": "cues:write"}, "403 insufficient_scope"},
-			{secret, in{"permission": "moon:write"}, "403 insufficient_scope"},
-			{secret, nil, "403 insufficient_scope"},
-			{secret, in{"permission": "cues:fire", "cue": "cue_000000000002"}, "403 key_restricted"},
+			{secret, in{"permission": "moon:write"}, "403 validation_error"},
+			{secret, nil, "403 validation_error"},
+			{secret, in{"permission": "cues:fire", "cue": "cue_000000000002"}, "403 validation_error"},
 			{secret, in{"permission": "cues:fire"}, "403 rate_limit_exceeded"},
 			{byCue, in{"permission": "cues:fire", "cue": "cue_000000000001"}, "204 "},
 			{byCue, in{"permission": "cues:fire"}, "403 key_restricted"},
-			{"", in{"permission": "cues:fire"}, "401 "},
-			{newSecret("unstuck").Reveal(), in{"permission": "cues:fire"}, "401 "},
+			{byCue, in{"permission": "cues:fire", "cue": "cue_000000000002"}, "403 key_restricted"}, // as if it were there
+			{byCue, in{"permission": "cues:fire", "cue": "cue_000000000003"}, "403 key_restricted"},
+			{elsewhere, in{"permission": "cues:fire"}, "403 key_restricted"},
+			{elsewhere, in{"permission": "\xff\xfe"}, "403 key_restricted"},
+			{byCue, in{"permission": "\xff\xfe"}, "403 validation_error"},
+			{byCue, in{"permission": "cues:fire", "cue": "\x00"}, "403 key_restricted"},
+			{byCue, in{"permission": strings.Repeat("x", 1<<20)}, "403 validation_error"},
+			{"", in{"permission": "cues:fire"}, "401 invalid_api_key"},
+			{newSecret("unstuck").Reveal(), in{"permission": "cues:fire"}, "401 invalid_api_key"},
 		} {
 			res := ask(test.key, test.input)
 			if got := fmt.Sprint(res.Status, " ", res.Header.Get("X-Unstuck-Code")); got != test.want {
@@ -117,8 +135,17 @@ func TestAuthorize(t *testing.T) {
 			if res.Header.Get("X-Unstuck-Code") == RateLimitExceeded.Name && res.Header.Get("Retry-After") != "60" {
 				t.Errorf("%v", res.Header)
 			}
+			if res.Err != nil && (len(res.Err.Message) > 300 || res.Err.Message == "") {
+				t.Errorf("%v: %.400s", test.input, res.Err.Message)
+			}
 			if res.Status != 204 && res.Header.Get("X-Unstuck-Key") != "" {
 				t.Errorf("a refusal says whose it is: %v", res.Header)
+			}
+		}
+		for _, r := range []op.Request{{TooLarge: true}, {Body: []byte(`{"a":`)}, {Body: []byte(`{"permission":"x"}`)}, {Broken: errors.New("cut off")}} {
+			r.Op, r.Auth, r.Peer, r.Query = "key.authorize", "Bearer "+byCue, "192.0.2.1:4000", url.Values{"permission": {"cues:fire"}, "cue": {"cue_000000000001"}}
+			if res := w.set.Call(t.Context(), &r); res.Status != 204 {
+				t.Errorf("with a body: %d %v", res.Status, res.Err)
 			}
 		}
 		for range 2 * anonymousLimit {

@@ -36,28 +36,41 @@ type rotatedAlertSecret struct {
 }
 
 func (a *Access) webhookSecret(ctx context.Context, _ struct{}) (WebhookSecret, error) {
-	s, err := a.readSealed(ctx, func(w *workspaceRow) *[]byte { return &w.webhookSecret })
+	s, err := a.unseal(ctx, webhookSecretName, func(w *workspaceRow) *[]byte { return &w.webhookSecret })
 	return WebhookSecret{s}, err
 }
 
 func (a *Access) alertSecret(ctx context.Context, _ struct{}) (AlertSecret, error) {
-	s, err := a.readSealed(ctx, func(w *workspaceRow) *[]byte { return &w.alertSecret })
+	s, err := a.unseal(ctx, alertSecretName, func(w *workspaceRow) *[]byte { return &w.alertSecret })
 	return AlertSecret{s}, err
 }
 
 func newWebhookSecret() SecretText { return SecretText("whsec_" + randomHex(32)) }
 func newAlertSecret() SecretText   { return SecretText(randomHex(32)) }
 
-func (a *Access) readSealed(ctx context.Context, which func(*workspaceRow) *[]byte) (text SecretText, err error) {
-	err = a.DB.View(ctx, func(tx *db.Tx) error {
+// How the audit log calls the two secrets.
+const (
+	webhookSecretName = "webhook secret"
+	alertSecretName   = "alert secret"
+)
+
+// unseal shows a secret. Whoever sees it can sign as this server from then on, so it leaves a row in the audit log, and the secret is
+// shown only once that row is kept.
+func (a *Access) unseal(ctx context.Context, what string, which func(*workspaceRow) *[]byte) (text SecretText, err error) {
+	err = a.DB.Update(ctx, func(tx *db.Tx) error {
 		w, err := readWorkspace(tx, From(ctx).Workspace())
 		if err != nil {
 			return err
 		}
-		text, err = a.sealer.open(*which(&w))
-		return err
+		if text, err = a.sealer.open(*which(&w)); err != nil {
+			return err
+		}
+		return Record(tx, Event{Object: "secret", ID: w.id, Name: what})
 	})
-	return text, err
+	if err != nil {
+		return "", err
+	}
+	return text, nil
 }
 
 // rotateWebhookSecret makes a new secret. With an overlap the one that was current until now goes on signing beside it; one that
@@ -65,7 +78,7 @@ func (a *Access) readSealed(ctx context.Context, which func(*workspaceRow) *[]by
 func (a *Access) rotateWebhookSecret(ctx context.Context, in webhookSecretRotate) (rotatedWebhookSecret, error) {
 	s := newWebhookSecret()
 	out := rotatedWebhookSecret{WebhookSecret: WebhookSecret{s}, Revoked: in.Overlap.Val == 0}
-	err := a.reseal(ctx, "webhook secret", func(w *workspaceRow) {
+	err := a.reseal(ctx, webhookSecretName, func(w *workspaceRow) {
 		w.webhookOld, w.webhookOldEnds, out.Ends = nil, 0, nil
 		if in.Overlap.Val > 0 {
 			ends := op.TimeOf(a.Now().Add(time.Duration(in.Overlap.Val) * time.Second))
@@ -78,7 +91,7 @@ func (a *Access) rotateWebhookSecret(ctx context.Context, in webhookSecretRotate
 
 func (a *Access) rotateAlertSecret(ctx context.Context, _ struct{}) (rotatedAlertSecret, error) {
 	s := newAlertSecret()
-	err := a.reseal(ctx, "alert secret", func(w *workspaceRow) { w.alertSecret = a.sealer.seal(s) })
+	err := a.reseal(ctx, alertSecretName, func(w *workspaceRow) { w.alertSecret = a.sealer.seal(s) })
 	return rotatedAlertSecret{AlertSecret{s}, true}, err
 }
 

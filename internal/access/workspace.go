@@ -21,12 +21,13 @@ var (
 
 const planSelfHosted = "self-hosted"
 
-// plans are what workspaces may be put on. 0 calls a minute means no limit.
+// plans are what workspaces may be put on: cues, executions a month, calls a minute (0: no limit), living keys, members. The first three
+// are CueAPI's; the last two keep an open sign-up from filling a server.
 var plans = [...]Plan{
-	{"free", 10, 300, 60},
-	{"pro", 100, 5_000, 200},
-	{"scale", 500, 50_000, 500},
-	{planSelfHosted, noCap, noCap, 6_000},
+	{"free", 10, 300, 60, 100, 100},
+	{"pro", 100, 5_000, 200, 1_000, 1_000},
+	{"scale", 500, 50_000, 500, 10_000, 10_000},
+	{planSelfHosted, noCap, noCap, 6_000, noCap, noCap},
 }
 
 func planOf(name string) (Plan, bool) {
@@ -64,7 +65,7 @@ func (a *Access) getWorkspace(ctx context.Context, _ struct{}) (out Workspace, e
 	return out, err
 }
 
-// Workspaces are those that the caller's member belongs to.
+// Workspaces are those that the caller's member made with keys of his own, beginning with the one he was first in: see person.
 type Workspaces struct {
 	Workspaces []Workspace `json:"workspaces"`
 }
@@ -77,9 +78,12 @@ func (a *Access) listWorkspaces(ctx context.Context, _ struct{}) (out Workspaces
 		if err != nil {
 			return err
 		}
-		// An integration key is of one workspace. Where anybody can sign up, anybody can make a key for an address that he does not own,
-		// by adding it as a member: such a key must not tell where else that person belongs.
-		if me.kind != personal.String() || a.Register || a.Dev {
+		// An integration key is of one workspace, and a key that was handed over does not prove who calls.
+		giver, err := c.giver(tx)
+		if err != nil {
+			return err
+		}
+		if me.kind != personal.String() || giver != "" {
 			w, err := readWorkspace(tx, c.Workspace())
 			out.Workspaces = append(out.Workspaces, w.show())
 			return err
@@ -95,7 +99,7 @@ func (a *Access) listWorkspaces(ctx context.Context, _ struct{}) (out Workspaces
 }
 
 type workspaceCreate struct {
-	Name string         `json:"name" min:"1" max:"100" doc:"what people call it"`
+	Name string         `json:"name" min:"1" max:"100" format:"line" doc:"what people call it"`
 	Slug op.Opt[string] `json:"slug" min:"1" max:"60" re:"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" doc:"short form for addresses; made from the name by default"`
 }
 
@@ -124,11 +128,15 @@ func (a *Access) createWorkspace(ctx context.Context, in workspaceCreate) (out N
 			return SelfHostedOnly.Msg("A workspace on the plan %s cannot make others.", mine.Name)
 		}
 		plan, _ := planOf(planSelfHosted)
-		w, err := a.found(tx, in.Name, in.Slug.Val, plan, caller.key.user)
+		admin, err := r.founder(caller)
 		if err != nil {
 			return err
 		}
-		key, err := r.insert(a.personalRow(w.id, caller.key.user, "first key"))
+		w, err := a.found(tx, in.Name, in.Slug.Val, plan, admin)
+		if err != nil {
+			return err
+		}
+		key, err := r.insert(a.personalRow(w.id, admin, "first key"))
 		if err != nil {
 			return err
 		}
@@ -191,7 +199,7 @@ func slugOf(name string) string {
 }
 
 type workspaceUpdate struct {
-	Name      op.Opt[string] `json:"name" min:"1" max:"100"`
+	Name      op.Opt[string] `json:"name" min:"1" max:"100" format:"line"`
 	Slug      op.Opt[string] `json:"slug" min:"1" max:"60" re:"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"`
 	RateLimit op.Opt[int64]  `json:"rate_limit_per_minute" min:"0" max:"1000000" doc:"calls a minute by all keys together; 0: no limit. Only on plan self-hosted"`
 }

@@ -64,12 +64,19 @@ type whoami struct {
 	Slug  string `json:"slug"`
 	Role  string `json:"role"`
 	Plan  string `json:"plan"`
+	// HandedOver says that somebody else was shown the key.
+	HandedOver bool `json:"handed_over"`
+}
+
+// use makes a login the one that is asked with, and says which key it is.
+func (d *door) use(ctx context.Context, l login) (keyView, error) {
+	d.asked = newClient(place{url: l.URL, key: l.Key, source: "what was pasted"}, d.flags.plainHTTP)
+	return get[keyView](ctx, d, "key.self", nil)
 }
 
 // store checks a login with its server and stores it.
 func (d *door) store(ctx context.Context, l login) error {
-	d.asked = newClient(place{url: l.URL, key: l.Key, source: "what was pasted"}, d.flags.plainHTTP)
-	k, err := get[keyView](ctx, d, "key.self", nil)
+	k, err := d.use(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -80,12 +87,37 @@ func (d *door) store(ctx context.Context, l login) error {
 	if err := d.writeLogin(l); err != nil {
 		return err
 	}
+	note := ""
+	if me.HandedOver {
+		k, note = d.takeOver(ctx, l, k)
+	}
 	d.say("Logged in: workspace %s, key %s, %s, %s.", me.Slug, k.Redacted, scopeWords(k.Scope), d.until(&k))
 	d.say("Stored in %s, readable by you only.", d.tilde(d.loginPath()))
+	if note != "" {
+		d.say("%s", note)
+	}
 	if d.Getenv(keyVar) != "" {
 		d.say("\nNote: %s is set and hides this login. To use it: unset %s", keyVar, keyVar)
 	}
 	return nil
+}
+
+// takeOver gives a key that was handed over another secret and stores it, so that whoever handed it over knows it no longer, and says so
+// in a line. The old secret ends with the first use of the new one, which follows at once; so whatever fails on the way, the login that
+// is stored works.
+func (d *door) takeOver(ctx context.Context, l login, k keyView) (keyView, string) {
+	made, err := get[keyView](ctx, d, "key.rotate", inputs{"id": k.ID, "overlap": "0s"})
+	if err == nil {
+		l.Key = made.Secret
+		err = d.writeLogin(l)
+	}
+	if err != nil {
+		return k, fmt.Sprintf("Note: whoever handed this key over still knows it. It could not be replaced: %s.", lowerFirst(firstLine(err)))
+	}
+	if used, err := d.use(ctx, l); err == nil {
+		return used, "The key that was handed over to you was replaced: it has ended, and only you have the new one."
+	}
+	return made, "The key that was handed over to you was replaced; it ends as soon as the new one, which only you have, is used."
 }
 
 // loginLocal gets a key from the server on this machine, through the socket in its data folder.

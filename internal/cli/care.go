@@ -24,8 +24,12 @@ func (d *door) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "doctor", GroupID: "server", Short: "Look for what is wrong: with your login, and with a server on this machine", Args: noArgs,
 		Long: "Looks at your login and whether its server answers. On the machine of a server it looks at settings, data folder, server secret,\n" +
 			"database and audit log too, beside a running server or without one. Changes nothing; ends with 1 when something is wrong."}
-	read := d.settingsFlags(cmd.Flags())
-	cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "data" })
+	read := d.settingsFlags(cmd)
+	flags := d.later[cmd]
+	d.later[cmd] = func() {
+		flags()
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "data" })
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		set, err := read()
 		if err != nil {
@@ -78,6 +82,10 @@ func (d *door) doctorClient(ctx context.Context) []server.Finding {
 		return append(out, server.Finding{What: "which server to ask", Err: err, Mend: "unstuck auth status"})
 	}
 	h, err := get[healthView](ctx, d, "server.health", nil)
+	var no *refusal
+	if errors.As(err, &no) {
+		return append(out, server.Finding{What: "server " + c.url, Err: errors.New(lowerFirst(firstLine(err))), Mend: "look at the server's log, and at the room on its disk"})
+	}
 	if err != nil {
 		return append(out, server.Finding{What: "server " + c.url, Err: errors.New("it does not answer"), Mend: "unstuck serve, or set " + urlVar + " when it is elsewhere"})
 	}
@@ -125,7 +133,7 @@ func (d *door) note(format string, args ...any) {
 
 func (d *door) migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "migrate", GroupID: "server", Short: "Bring the database up to this version, without starting a server", Args: noArgs}
-	read := d.settingsFlags(cmd.Flags(), "data")
+	read := d.settingsFlags(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		set, err := read()
 		if err != nil {
@@ -143,7 +151,7 @@ func (d *door) migrateCommand() *cobra.Command {
 
 func (d *door) backupCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "backup FILE", GroupID: "server", Short: "Copy the database into a new file, also beside a running server", Args: exactArgs("FILE")}
-	read := d.settingsFlags(cmd.Flags(), "data")
+	read := d.settingsFlags(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		set, err := read()
 		if err != nil {
@@ -162,7 +170,7 @@ func (d *door) backupCommand() *cobra.Command {
 func (d *door) restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "restore FILE", GroupID: "server", Short: "Put a backup in the place of the database", Args: exactArgs("FILE"),
 		Long: "Checks that this program and the server secret fit the backup and that its audit log is whole, and puts it in place. Keys that the replaced database had revoked stay revoked. No server may run."}
-	read := d.settingsFlags(cmd.Flags(), "data")
+	read := d.settingsFlags(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		set, err := read()
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -28,9 +29,9 @@ func Main() int {
 
 // Run runs one command and is the code that the program ends with.
 func Run(ctx context.Context, env Env, args ...string) int {
-	d := &door{Env: env, set: operations()}
-	d.words = wordings()
+	d := newDoor(env)
 	root := d.root()
+	d.furnish(args)
 	root.SetArgs(args)
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
@@ -55,6 +56,31 @@ type door struct {
 	words map[string]wording
 	flags globalFlags
 	asked *client // made at the first use
+
+	later map[*cobra.Command]func() // makes what a command needs only when it is chosen, its flags above all
+}
+
+func newDoor(env Env) *door {
+	return &door{Env: env, set: operations(), words: wordings(), later: map[*cobra.Command]func(){}}
+}
+
+// furnish completes the commands whose words are among the arguments: the one that will run, and the one that help or the shell's
+// completion looks at.
+func (d *door) furnish(args []string) {
+	said := func(cmd *cobra.Command) bool {
+		return slices.ContainsFunc(args, func(arg string) bool { return arg == cmd.Name() || cmd.HasAlias(arg) })
+	}
+	for cmd, complete := range d.later {
+		if said(cmd) && (said(cmd.Parent()) || !cmd.Parent().HasParent()) {
+			complete()
+		}
+	}
+}
+
+func (d *door) furnishAll() {
+	for _, complete := range d.later {
+		complete()
+	}
 }
 
 // globalFlags are the flags that every command knows.

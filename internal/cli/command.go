@@ -90,40 +90,47 @@ var nouns = map[string]nounText{
 	"usage":      {"work", "How much of the plan is used"},
 }
 
-// operationCommand is the command of one operation.
+// operationCommand is the command of one operation. What a command needs only when it is chosen is made by furnish.
 func (d *door) operationCommand(o *op.Operation, w wording) *cobra.Command {
-	verb := verbOf(o, w)
-	fields, least := w.argsOf(o)
-	use := verb
-	for i, f := range fields {
-		name := argName(o, w, f)
-		if i >= least {
-			name = "[" + name + "]"
-		}
-		use += " " + name
-	}
-	if w.more != "" {
-		use += " [" + w.more + "]"
-	}
+	cmd := &cobra.Command{Use: verbOf(o, w), Short: o.Summary(), Aliases: w.aliases, Hidden: w.hidden}
 	r := &run{door: d, op: o, word: w, in: inputs{}, typed: map[string]string{}}
-	cmd := &cobra.Command{Use: use, Short: o.Summary(), Long: longHelp(o, w), Example: examples(w), Aliases: w.aliases, Hidden: w.hidden}
-	r.flags = cmd.Flags()
-	r.flags.SortFlags = false
 	var own func(*run) error
-	if w.own != nil {
-		own = w.own(r.flags)
-	}
-	r.addFlags()
-	d.complete(cmd, o, w)
+	d.later[cmd] = func() { own = r.furnish(cmd) }
 	cmd.Args = func(cmd *cobra.Command, args []string) error { return checkArgs(cmd, w, o, args) }
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.ctx, r.path, r.args = cmd.Context(), cmd.CommandPath(), args
+		fields, _ := w.argsOf(o)
 		for i, f := range fields[:min(len(args), len(fields))] {
 			r.in[f.Name] = args[i]
 		}
 		return r.run(own)
 	}
 	return cmd
+}
+
+// furnish adds flags, help and completion to the command of an operation, and is what its own flags mean.
+func (r *run) furnish(cmd *cobra.Command) (own func(*run) error) {
+	o, w := r.op, r.word
+	fields, least := w.argsOf(o)
+	for i, f := range fields {
+		name := argName(o, w, f)
+		if i >= least {
+			name = "[" + name + "]"
+		}
+		cmd.Use += " " + name
+	}
+	if w.more != "" {
+		cmd.Use += " [" + w.more + "]"
+	}
+	cmd.Long, cmd.Example = longHelp(o, w), examples(w)
+	r.flags = cmd.Flags()
+	r.flags.SortFlags = false
+	if w.own != nil {
+		own = w.own(r.flags)
+	}
+	r.addFlags()
+	r.complete(cmd, o, w)
+	return own
 }
 
 // argName is how help names a positional argument.

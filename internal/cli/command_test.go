@@ -79,7 +79,7 @@ func TestEveryOperationIsACommand(t *testing.T) {
 	l := &listener{}
 	server := httptest.NewServer(l)
 	defer server.Close()
-	d := &door{set: operations(), words: wordings()}
+	d := newDoor(Env{})
 	more := map[string][]string{"cue.create": {"--cron", "* * * * *", "--zone", "UTC"}, "key.create": {}}
 	for _, o := range d.set.All() {
 		w := d.words[o.Name]
@@ -163,7 +163,7 @@ func runAgainst(url string, args ...string) (code int, out string) {
 
 // TestNoTwoCommandsShareAName: a second command of a name would never be reached.
 func TestNoTwoCommandsShareAName(t *testing.T) {
-	d := &door{set: operations(), words: wordings()}
+	d := newDoor(Env{})
 	seen := map[string]string{}
 	for _, o := range d.set.All() {
 		w := d.words[o.Name]

@@ -3,13 +3,19 @@ package cli
 import (
 	"flag"
 	"fmt"
+	"html"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/yuin/goldmark"
+	"github.com/yuin/goldmark/extension"
+	"github.com/yuin/goldmark/parser"
 
 	"unstuck/internal/op"
 	"unstuck/internal/rest"
@@ -18,16 +24,28 @@ import (
 
 var write = flag.Bool("write", false, "write the generated pages instead of comparing them")
 
-// TestGenerated holds the pages that are made from the code against the files, so that a change of the outside is seen in review.
-// `make gen` writes them.
+// TestGenerated holds the pages that are made from the code, and the help as the server shows it, against the files, so that a change of
+// the outside is seen in review. `make gen` writes them.
 func TestGenerated(t *testing.T) {
-	for name, text := range map[string]string{
+	compare(t, map[string]string{
 		"openapi.json":   string(rest.OpenAPI(operations(), server.APIInfo())) + "\n",
 		"permissions.md": permissionsPage(),
 		"settings.md":    settingsPage(),
 		"cli.md":         cliPage(),
-		"help/errors.md": server.ErrorsPage(),
-	} {
+		"help/errors.md": errorsPage(),
+	})
+	pages := helpPages(t)
+	compare(t, pages)
+	have, err := filepath.Glob("../../docs/html/*")
+	if err != nil || len(have) != len(pages) {
+		t.Errorf("docs/html has %d pages, and docs/help makes %d of them (%v)", len(have), len(pages), err)
+	}
+}
+
+// compare compares files in docs, or writes them.
+func compare(t *testing.T, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
 		path := filepath.Join("..", "..", "docs", name)
 		if *write {
 			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -36,9 +54,60 @@ func TestGenerated(t *testing.T) {
 			continue
 		}
 		if have, err := os.ReadFile(path); err != nil || string(have) != text {
-			t.Errorf("docs/%s is not what the code says; run: make gen", name)
+			t.Errorf("docs/%s is not what its source says; run: make gen", name)
 		}
 	}
+}
+
+// errorsPage is every code with what to do about it.
+func errorsPage() string {
+	var b strings.Builder
+	b.WriteString("# Errors\n\nEvery error is a JSON object with a `code` that programs compare, a `message` for people, the HTTP `status` and a `request_id` for the ticket.\n" +
+		"The code of an answer is a promise; its message may change.\n")
+	status := 0
+	for _, c := range server.Codes() {
+		if c.Status != status {
+			status = c.Status
+			fmt.Fprintf(&b, "\n## %d %s\n", status, http.StatusText(status))
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n", c.Name, c.Doc)
+	}
+	return b.String()
+}
+
+// proofs are the marks behind the sentences of a page that name the test which shows them; readers need not see them.
+var proofs = regexp.MustCompile(`(?s)<!--.*?-->`)
+
+// helpPages are the pages of docs/help as the server shows them, and the list of them, by their names in docs.
+func helpPages(t *testing.T) map[string]string {
+	sources, err := filepath.Glob("../../docs/help/*.md")
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("docs/help has no pages: %v", err)
+	}
+	pages, index := map[string]string{}, "# Help\n\n"
+	for _, source := range sources {
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slug := strings.TrimSuffix(filepath.Base(source), ".md")
+		pages["html/"+slug+".html"] = htmlPage(t, proofs.ReplaceAllString(string(text), ""))
+		index += fmt.Sprintf("* [%s](/docs/help/%s)\n", titleOf(string(text)), slug)
+	}
+	pages["html/index.html"] = htmlPage(t, index+"* [API reference](/docs)\n")
+	return pages
+}
+
+func titleOf(text string) string { return before(strings.TrimPrefix(text, "# "), "\n") }
+
+func htmlPage(t *testing.T, text string) string {
+	md := goldmark.New(goldmark.WithExtensions(extension.Table), goldmark.WithParserOptions(parser.WithAutoHeadingID()))
+	var body strings.Builder
+	if err := md.Convert([]byte(text), &body); err != nil {
+		t.Fatal(err)
+	}
+	return `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>` + html.EscapeString(titleOf(text)) +
+		"</title><link rel=\"stylesheet\" href=\"/docs/help/style.css\"><main>\n" + body.String() + "</main></html>\n"
 }
 
 func permissionsPage() string {
@@ -79,8 +148,10 @@ func settingsPage() string {
 func cliPage() string {
 	var b strings.Builder
 	b.WriteString("# The command line\n\nEvery command also knows `--json`, `--quiet`, `--yes`, `--url`, `--key-file` and `--plain-http`.\n")
-	d := &door{set: operations(), words: wordings()}
-	describe(&b, d.root())
+	d := newDoor(Env{})
+	root := d.root()
+	d.furnishAll()
+	describe(&b, root)
 	return b.String()
 }
 

@@ -29,11 +29,15 @@ type accessView struct {
 		KeyID       string `json:"key_id"`
 		Note        string
 	} `json:"only"`
-	NoKeyCan   []string `json:"no_key_can"`
-	Operations []struct {
-		Operation, Summary, Answer, Needs, Because string
-		Missing, Scopes                            []string
-	} `json:"operations"`
+	NoKeyCan   []string      `json:"no_key_can"`
+	Operations []verdictView `json:"operations"`
+	Asked      *verdictView  `json:"asked"`
+}
+
+// verdictView is what becomes of one operation.
+type verdictView struct {
+	Operation, Answer, Needs, Because string
+	Within                            []string
 }
 
 // accessFlags are the flags of `keys access` and `keys preview`.
@@ -49,7 +53,7 @@ func accessWording() wording {
 	return wording{
 		args: []string{"id?"},
 		own: func(fs *pflag.FlagSet) func(*run) error {
-			fs.StringVar(&f.can, "can", "", "one line about this operation, and exit code 0 or 4")
+			fs.StringVar(&f.can, "can", "", "one line about this operation, and exit code 0 or 4; with --cue and --from: about that cue, from that address")
 			fs.BoolVar(&f.all, "all", false, "everything that it cannot do, and what becomes of every operation")
 			fs.BoolVar(&f.preview, "preview", false, "for a key that does not exist yet: with --scope or --permission")
 			return f.previewFlags(fs)
@@ -58,8 +62,10 @@ func accessWording() wording {
 		show: func(r *run, a *answer) error {
 			return f.show(r, a)
 		},
-		note: "Without an argument: the key in use. The answer comes from the function that decides every call.",
-		like: []string{`keys access "n8n workflow X"`, "keys access --can cue.delete", "keys access --preview --scope worker"},
+		flags: map[string]string{"operation": hiddenFlag, "ip": "from"},
+		note:  "Without an argument: the key in use. The answer comes from the function that decides every call.",
+		like: []string{`keys access "n8n workflow X"`, "keys access --can cue.delete", `keys access "n8n workflow X" --can cue.fire --cue nightly-report --from 10.0.4.7`,
+			"keys access --preview --scope worker"},
 	}
 }
 
@@ -69,7 +75,7 @@ func previewWording() wording {
 		own:  func(fs *pflag.FlagSet) func(*run) error { return f.previewFlags(fs) },
 		do:   f.run,
 		show: f.show, hidden: true, // `keys access --preview` says the same
-		flags: map[string]string{"permissions": "permission", "restrictions": hiddenFlag},
+		flags: map[string]string{"permissions": "permission", "restrictions": hiddenFlag, "operation": hiddenFlag, "ip": "from"},
 	}
 }
 
@@ -101,6 +107,9 @@ func (f *accessFlags) previewFlags(fs *pflag.FlagSet) func(*run) error {
 
 // run asks about the key in use when no other is named.
 func (f *accessFlags) run(r *run) error {
+	if err := f.question(r); err != nil {
+		return err
+	}
 	if r.op.Name == "key.access" && r.in["id"] == nil {
 		self, err := get[keyView](r.ctx, r.door, "key.self", nil)
 		if err != nil {
@@ -121,36 +130,52 @@ func (f *accessFlags) run(r *run) error {
 	return f.one(r, a)
 }
 
-// one answers about one operation, by its name or as the command line calls it.
-func (f *accessFlags) one(r *run, a *answer) error {
-	v, err := decode[accessView](a)
-	if err != nil {
-		return err
+// question puts the operation of --can, which may be named as the command line calls it, into the inputs.
+func (f *accessFlags) question(r *run) error {
+	if f.can == "" { // the server refuses --cue and --from alone
+		return nil
 	}
 	o := r.findOperation(f.can)
 	if o == nil {
 		return usage("There is no operation %q. Write it like cue.delete; unstuck keys access --all lists them.", f.can)
 	}
-	for _, verdict := range v.Operations {
-		if verdict.Operation != o.Name {
-			continue
-		}
-		switch verdict.Answer {
-		case "yes":
-			r.print("Yes: it can %s.", lowerFirst(o.May))
-			return nil
-		case "only":
-			within := "within its restrictions"
-			if strings.HasPrefix(verdict.Because, "about itself") {
-				within = verdict.Because
-			}
-			r.print("Yes, but only %s: it can %s.", within, lowerFirst(o.May))
-			return nil
-		}
-		r.print("No: it cannot %s: %s.", lowerFirst(o.May), verdict.Because)
-		return exitWith(exitRefused)
+	r.in["operation"] = o.Name
+	return nil
+}
+
+// one answers about one operation in one line, and with the exit code.
+func (f *accessFlags) one(r *run, a *answer) error {
+	v, err := decode[accessView](a)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("the server does not know the operation %s", o.Name)
+	if v.Asked == nil {
+		return fmt.Errorf("the server does not answer questions about one operation")
+	}
+	o, exit := r.set.Lookup(v.Asked.Operation), error(nil)
+	text := "Yes: it can %s."
+	switch {
+	case v.Asked.Answer == "no":
+		text, exit = "No: it cannot %s: "+v.Asked.Because+".", exitWith(exitRefused)
+	case len(v.Asked.Within) > 0:
+		text = "Yes, but only within its restrictions (" + strings.Join(dropWords(v.Asked.Within), ", ") + "): it can %s."
+	case v.Asked.Answer == "only":
+		text = "Yes, but only " + v.Asked.Because + ": it can %s."
+	}
+	if r.door.flags.json {
+		return firstErr(r.raw(a), func() error { return exit })
+	}
+	r.print("%s", strings.Replace(text, "%s", lowerFirst(o.May), 1))
+	return exit
+}
+
+// dropWords are kinds of restrictions as the command line calls them.
+func dropWords(kinds []string) []string {
+	out := make([]string, len(kinds))
+	for i, kind := range kinds {
+		out[i] = restrictionFlag(kind)
+	}
+	return out
 }
 
 // findOperation finds an operation by its name, "cue.delete", or by its command, "cues delete".
@@ -175,7 +200,7 @@ func (f *accessFlags) show(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	name := "KEY"
+	name := "--preview …"
 	if v.Key != nil {
 		r.print("%s  %s · %s · %s\n", v.Key.Name, v.Key.Redacted, v.Key.Scope, r.standing(v.Status, v.ExpiresAt))
 		name = lastEight(v.Key.Redacted)
@@ -224,6 +249,11 @@ func (f *accessFlags) showOnly(r *run, v accessView) {
 			text += " calls a minute"
 		case "via":
 			text = strings.ToUpper(text)
+		case "not_before":
+			var at time.Time
+			if json.Unmarshal(o.Values, &at) == nil {
+				text = r.moment(at)
+			}
 		}
 		note := o.Note
 		if v.Key != nil && o.KeyID != v.Key.ID {

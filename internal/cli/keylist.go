@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -94,26 +96,69 @@ func (r *run) showKeys(keys []keyView, hidden int) {
 		}
 		return
 	}
-	r.print("%s", strings.TrimSuffix(r.keyTable(keys), "\n"))
+	due := r.needAttention(r.ctx, keys)
+	r.print("%s", strings.TrimSuffix(r.keyTable(keys, due), "\n"))
 	r.print("")
 	r.print("%s", strings.TrimSpace(r.keySummary(keys)+"  "+notShown))
-	due := r.needAttention(keys)
 	if len(due) == 0 {
 		return
 	}
 	r.print("Needs attention")
 	t := newTable()
 	for _, a := range due {
-		t.add("  "+a.key.Name, " "+a.why, "       "+a.mend)
+		why, mend := r.attentionWords(a, attentionTo(keys, a))
+		t.add("  "+a.Name, " "+why, "       "+mend)
 	}
 	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+}
+
+// attentionTo is the key that needs attention; nil when it is not in the list.
+func attentionTo(keys []keyView, a attention) *keyView {
+	if i := slices.IndexFunc(keys, func(k keyView) bool { return k.ID == a.KeyID }); i >= 0 {
+		return &keys[i]
+	}
+	return nil
+}
+
+// needAttention asks which of these keys need attention. When that cannot be told, or this key may not ask, none is named: the keys
+// themselves are shown all the same.
+func (d *door) needAttention(ctx context.Context, keys []keyView) []attention {
+	list, err := get[attentionList](ctx, d, "key.attention", nil)
+	var no *refusal
+	if err != nil && !(errors.As(err, &no) && no.Status == 403) {
+		d.say("What needs attention could not be read: %v", err)
+	}
+	return slices.DeleteFunc(list.Keys, func(a attention) bool { return attentionTo(keys, a) == nil })
+}
+
+// showAttention prints every key that needs attention, personal ones too.
+func showAttention(r *run, a *answer) error {
+	list, err := decode[attentionList](a)
+	if err != nil {
+		return err
+	}
+	if len(list.Keys) == 0 {
+		r.print("No key needs attention.")
+		return nil
+	}
+	keys, err := r.allKeys(r.ctx, inputs{})
+	if err != nil {
+		return r.refused(err)
+	}
+	t := newTable()
+	for _, a := range list.Keys {
+		why, mend := r.attentionWords(a, attentionTo(keys, a))
+		t.add(a.Name, why, mend)
+	}
+	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	return nil
 }
 
 // narrowBelow is the width under which the list of keys gives up columns.
 const narrowBelow = 100
 
 // keyTable has a row for each key, and one more for the old secret of a key that is rotating.
-func (d *door) keyTable(keys []keyView) string {
+func (d *door) keyTable(keys []keyView, due []attention) string {
 	narrow := d.Width > 0 && d.Width < narrowBelow
 	t := newTable("NAME", "KEY", "SCOPE", "CREATED", "LAST USED", "EXPIRES", "STATUS")
 	if narrow {
@@ -128,7 +173,7 @@ func (d *door) keyTable(keys []keyView) string {
 	}
 	for i := range keys {
 		k := &keys[i]
-		add(k.Name, k.Redacted, d.scopeCell(k), d.day(k.CreatedAt)+", "+k.CreatedBy.short(), d.usedCell(k.LastUsed, k.LastUsedAt), d.expiryCell(k), d.statusCell(k))
+		add(k.Name, k.Redacted, d.scopeCell(k), d.day(k.CreatedAt)+", "+k.CreatedBy.short(), d.usedCell(k.LastUsed, k.LastUsedAt), d.expiryCell(k), d.statusCell(k, due))
 		for _, s := range k.Secrets {
 			if s.Redacted == k.Redacted || !k.rotating() {
 				continue
@@ -147,7 +192,7 @@ func (d *door) keyTable(keys []keyView) string {
 }
 
 func (d *door) scopeCell(k *keyView) string {
-	if n := len(k.Restrictions.lines()); n > 0 {
+	if n := k.Restrictions.count(); n > 0 {
 		return fmt.Sprintf("%s +%d", k.Scope, n)
 	}
 	return k.Scope
@@ -174,7 +219,7 @@ func (d *door) expiryCell(k *keyView) string {
 	return d.date(*k.ExpiresAt)
 }
 
-func (d *door) statusCell(k *keyView) string {
+func (d *door) statusCell(k *keyView, due []attention) string {
 	switch {
 	case k.Status == "revoked" && k.RevokedAt != nil && k.RevokedBy != nil:
 		return "revoked " + d.day(*k.RevokedAt) + ", " + k.RevokedBy.short()
@@ -182,7 +227,7 @@ func (d *door) statusCell(k *keyView) string {
 		return k.Status + "  rotating"
 	case k.Stale:
 		return k.Status + "  stale"
-	case k.Status == "active" && k.ExpiresAt != nil && k.ExpiresAt.Sub(d.Now()) < month:
+	case slices.ContainsFunc(due, func(a attention) bool { return a.KeyID == k.ID && a.Reason == "expiring" }):
 		return k.Status + "  expiring"
 	}
 	return k.Status
@@ -204,7 +249,7 @@ func (d *door) keySummary(keys []keyView) string {
 	}
 	text := plural(len(keys), "key", "keys") + ": " + strings.Join(parts, ", ") + "."
 	for _, k := range keys {
-		if n := len(k.Restrictions.lines()); n > 0 {
+		if n := k.Restrictions.count(); n > 0 {
 			word := "restrictions"
 			if n == 1 {
 				word = "restriction"

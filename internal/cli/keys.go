@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,9 +23,10 @@ func keyWordings() map[string]wording {
 			like: []string{`keys create "laptop agent" --scope worker --expires 30d`,
 				`keys create "n8n workflow X" --permission cues:fire,executions:read --only-cue nightly-report --only-address 10.0.0.0/8`},
 		},
-		"key.list": keyListWording(),
-		"key.get":  {show: showKey},
-		"key.self": {show: showKey},
+		"key.list":      keyListWording(),
+		"key.attention": {show: showAttention, note: "The same stands under `unstuck keys list`, there without personal keys."},
+		"key.get":       {show: showKey},
+		"key.self":      {show: showKey},
 		"key.update": {
 			verb: "narrow", aliases: []string{"update", "rename"}, own: ownNarrow, show: showChanged,
 			flags: map[string]string{"permissions": "permission", "restrictions": hiddenFlag, "expires_in": hiddenFlag, "expires_at": hiddenFlag},
@@ -42,7 +44,7 @@ func keyWordings() map[string]wording {
 		},
 		"key.rotate": {own: ownRotate, done: keepLogin, show: showRotated, flags: ends,
 			like: []string{`keys rotate "report worker"`, `keys rotate "report worker" --watch`, "keys rotate e81f4c2a --reason leaked", "keys rotate e81f4c2a --finish"}},
-		"key.revoke":          {ask: askRevoke, show: showRevoked, like: []string{`keys revoke "laptop agent"`, "keys revoke c0ffee12 --reason leaked --yes"}},
+		"key.revoke":          {own: ownRevoke, ask: askRevoke, show: showRevoked, like: []string{`keys revoke "laptop agent"`, "keys revoke c0ffee12 --reason leaked --yes"}},
 		"key.access":          accessWording(),
 		"key.preview":         previewWording(),
 		"key.activity":        {show: showActivity},
@@ -157,7 +159,7 @@ func showCreated(r *run, a *answer) error {
 	if can != "" {
 		talk = append(talk, "  It can     "+can)
 	}
-	if only := k.Restrictions.words(); only != "" {
+	if only := r.ruleWords(k.Restrictions); only != "" {
 		talk = append(talk, "  Only       "+only)
 	}
 	talk = append(talk, "  It cannot  "+cannot+". All of it: unstuck keys access "+k.lastEight())
@@ -186,7 +188,7 @@ type scopeList struct {
 	} `json:"permissions"`
 }
 
-// scopeSentences say what a key can and cannot do: those of its scope, or, for a custom one, its permissions in words. When the
+// scopeSentences say what a key can and cannot do: those of its scope, or, for a custom or a narrowed one, its permissions in words. When the
 // server does not tell, the key was made all the same, and the sentences stay out.
 func (r *run) scopeSentences(k *keyView) (can, cannot string) {
 	list, err := get[scopeList](r.ctx, r.door, "scope.list", nil)
@@ -194,7 +196,7 @@ func (r *run) scopeSentences(k *keyView) (can, cannot string) {
 		return strings.Join(k.Permissions, ", "), "anything else"
 	}
 	for _, s := range list.Scopes {
-		if s.Name == k.Scope {
+		if s.Name == k.Scope && len(k.NarrowedBy) == 0 {
 			return s.Can, s.Cannot
 		}
 	}
@@ -238,7 +240,7 @@ func showKey(r *run, a *answer) error {
 	t.add("id", k.ID)
 	t.add("kind", k.Kind)
 	t.add("permissions", strings.Join(k.Permissions, ", "))
-	for _, l := range k.Restrictions.lines() {
+	for _, l := range r.ruleLines(k.Restrictions) {
 		t.add("only "+l[0], l[1])
 	}
 	t.add("created", r.date(k.CreatedAt)+" by "+k.CreatedBy.Name)
@@ -252,7 +254,7 @@ func showKey(r *run, a *answer) error {
 		t.add("narrowed by", strings.Join(k.NarrowedBy, ", "))
 	}
 	if k.RevokedAt != nil && k.RevokedBy != nil {
-		t.add("revoked", r.clock(*k.RevokedAt)+" UTC by "+k.RevokedBy.Name)
+		t.add("revoked", r.moment(*k.RevokedAt)+" by "+k.RevokedBy.Name)
 	}
 	t.add("last used", r.lastUse(k.LastUsed, k.LastUsedAt))
 	if k.Stale {
@@ -262,7 +264,7 @@ func showKey(r *run, a *answer) error {
 		for _, s := range k.Secrets {
 			state := s.State
 			if s.EndsAt != nil {
-				state += " until " + r.clock(*s.EndsAt) + " UTC"
+				state += " until " + r.moment(*s.EndsAt)
 			}
 			t.add("secret", s.Redacted+"  "+state+"  "+r.lastUse(s.LastUsed, s.LastUsedAt))
 		}
@@ -279,9 +281,11 @@ func (d *door) lastUse(l *lastUsed, at *time.Time) string {
 	case l == nil:
 		return d.ago(*at)
 	}
-	text := fmt.Sprintf("%s, %s, %s", d.ago(*at), l.door(), l.IP)
-	if l.UserAgent != "" {
-		text += ", " + l.UserAgent
+	text := d.ago(*at) + ", " + l.door()
+	for _, more := range [...]string{l.IP, l.UserAgent} {
+		if more != "" {
+			text += ", " + more
+		}
 	}
 	return text + ": " + d.didWhat(l)
 }
@@ -295,7 +299,7 @@ func (d *door) didWhat(l *lastUsed) string {
 	switch l.Code {
 	case "":
 		return what
-	case "insufficient_scope", "key_restricted", "rate_limit_exceeded":
+	case "insufficient_scope", "key_restricted", "members_only", "rate_limit_exceeded":
 		return what + ", refused"
 	}
 	return what + ", failed"
@@ -371,18 +375,48 @@ func showChanged(r *run, a *answer) error {
 	done := map[string]string{"key.update": "Changed", "key.widen": "Widened", "key.extend": "Extended"}[r.op.Name]
 	r.print("%s %s  %s  %s, %s", done, k.Name, k.Redacted, scopeWords(k.Scope), r.until(&k))
 	r.print("  Permissions  %s", strings.Join(k.Permissions, ", "))
-	if only := k.Restrictions.words(); only != "" {
+	if only := r.ruleWords(k.Restrictions); only != "" {
 		r.print("  Only         %s", only)
 	}
 	return nil
 }
 
+// ownRevoke knows the key in use by its digits: a key that may look at nothing, or not from here, may still end itself.
+func ownRevoke(*pflag.FlagSet) func(*run) error {
+	return func(r *run) error {
+		c, err := r.client()
+		if err != nil || c.key == "" {
+			return err
+		}
+		text, _ := r.in["id"].(string)
+		if m := redactedEnd.FindStringSubmatch(text); m != nil {
+			text = m[1]
+		}
+		if hexEnd.MatchString(text) && text == lastEight(c.key) {
+			r.in["id"] = itself
+		}
+		return nil
+	}
+}
+
+// itself stands for the key in use where a key is named.
+const itself = "self"
+
+var hexEnd = regexp.MustCompile(`^[0-9a-f]{8}$`)
+
 func askRevoke(r *run) (string, error) {
 	id, _ := r.in["id"].(string)
-	k, err := get[keyView](r.ctx, r.door, "key.get", inputs{"id": id})
-	var no *refusal
-	if errors.As(err, &no) && no.Status == 403 { // a key that may not look may still end itself
+	var k keyView
+	err, no := error(nil), (*refusal)(nil)
+	if id != itself {
+		k, err = get[keyView](r.ctx, r.door, "key.get", inputs{"id": id})
+	}
+	if id == itself || errors.As(err, &no) && no.Status == 403 { // a key that may not look may still end itself
 		k, err = get[keyView](r.ctx, r.door, "key.self", nil)
+		if id == itself && errors.As(err, &no) && (no.Status == 403 || no.Status == 429) {
+			return "The key that you are using now stops working at once, everywhere, for good.", nil
+		}
+		id = k.ID
 	}
 	if err != nil {
 		return "", r.refused(err)
@@ -438,9 +472,9 @@ func showActivity(r *run, a *answer) error {
 		r.print("No calls.")
 		return nil
 	}
-	t := newTable("HOUR", "OPERATION", "FROM", "RESULT", "CALLS")
+	t := newTable("HOUR ("+r.Zone.String()+")", "OPERATION", "FROM", "RESULT", "CALLS")
 	for _, row := range list.Activity {
-		t.add(row.Hour.In(r.Zone).Format("2 Jan 15:00"), row.Operation, row.IP, row.Result, fmt.Sprint(row.Count))
+		t.add(row.Hour.In(r.Zone).Format("2 Jan 15:00"), row.Operation, firstOf(row.IP, "–"), row.Result, fmt.Sprint(row.Count))
 	}
 	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
 	return nil

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -32,7 +33,8 @@ type keyView struct {
 
 	Secret      string `json:"key"`          // only in the answer that makes one
 	Warning     string `json:"warning"`      // of a create
-	LastProgram string `json:"last_program"` // of a key whose member leaves
+	LastProgram string `json:"last_program"` // of a key about which somebody decides because a member leaves
+	Reason      string `json:"reason"`       // why that is
 }
 
 type actor struct{ ID, Name string }
@@ -97,8 +99,8 @@ func restrictionFlag(wire string) string {
 	return wire
 }
 
-// lines are the restrictions that are present, each as a label and a text.
-func (r *rules) lines() [][2]string {
+// ruleLines are the restrictions that are present, each as a label and a text.
+func (d *door) ruleLines(r *rules) [][2]string {
 	if r == nil {
 		return nil
 	}
@@ -115,16 +117,16 @@ func (r *rules) lines() [][2]string {
 	add(r.Via != nil, "via", strings.ToUpper(strings.Join(r.Via, ", ")))
 	add(r.RatePerMinute != 0, "rate_per_minute", fmt.Sprintf("%d calls a minute", r.RatePerMinute))
 	if r.NotBefore != nil {
-		add(true, "not_before", r.NotBefore.UTC().Format("2 Jan 2006 15:04 UTC"))
+		add(true, "not_before", d.moment(*r.NotBefore))
 	}
 	add(r.WorkerIDs != nil, "worker_ids", strings.Join(r.WorkerIDs, ", "))
 	return out
 }
 
-// words are the restrictions in one line; "" when there are none.
-func (r *rules) words() string {
+// ruleWords are the restrictions in one line; "" when there are none.
+func (d *door) ruleWords(r *rules) string {
 	var parts []string
-	for _, l := range r.lines() {
+	for _, l := range d.ruleLines(r) {
 		parts = append(parts, l[0]+" "+l[1])
 	}
 	return strings.Join(parts, "; ")
@@ -132,6 +134,19 @@ func (r *rules) words() string {
 
 // lastEight are the public digits of the secret in use.
 func (k *keyView) lastEight() string { return lastEight(k.Redacted) }
+
+// count is how many kinds of restrictions there are.
+func (r *rules) count() (n int) {
+	if r == nil {
+		return 0
+	}
+	for _, has := range [...]bool{r.Cues != nil, r.IPs != nil, r.Via != nil, r.NotBefore != nil, r.RatePerMinute != 0, r.WorkerIDs != nil} {
+		if has {
+			n++
+		}
+	}
+	return n
+}
 
 // secret is the secret in a state ("current", "pending", "old"); nil when there is none.
 func (k *keyView) secret(state string) *secretView {
@@ -182,13 +197,16 @@ func (l *lastUsed) program() string {
 	if l == nil {
 		return "somebody"
 	}
-	return firstOf(before(l.UserAgent, " "), l.IP)
+	return firstOf(before(l.UserAgent, " "), l.IP, "somebody")
 }
 
 // door is the way in of a last use, as screens write it.
 func (l *lastUsed) door() string {
 	if l == nil {
 		return ""
+	}
+	if l.Via == "verify" { // shown to another service, which asked
+		return l.Via
 	}
 	return strings.ToUpper(l.Via)
 }
@@ -215,61 +233,111 @@ func (d *door) allKeys(ctx context.Context, filter inputs) ([]keyView, error) {
 	}
 }
 
-// attention is a key that somebody should look at: why, and the command that mends it.
-type attention struct {
-	key       *keyView
-	why, mend string
-}
-
 const month = 30 * 24 * time.Hour
 
-// needAttention finds them, the most urgent first: one that expires while it is in use, one whose old secret is still used, one
-// that is not used, one that never expires.
-func (d *door) needAttention(keys []keyView) []attention {
-	var out []attention
-	now := d.Now()
-	for _, rule := range []func(k *keyView) (why, mend string){
-		func(k *keyView) (string, string) {
-			if k.ExpiresAt == nil || k.Status != "active" || k.ExpiresAt.Sub(now) > month || !k.inUse(now) {
-				return "", ""
-			}
-			return "expires in " + span(k.ExpiresAt.Sub(now)) + " and is in use", "unstuck keys rotate " + k.lastEight() + " --expires 1y"
-		},
-		func(k *keyView) (string, string) {
-			if k.Status != "expired" || k.LastUsedAt == nil || k.ExpiresAt == nil || k.ExpiresAt.Sub(*k.LastUsedAt) > month || now.Sub(*k.ExpiresAt) > month {
-				return "", ""
-			}
-			return "expired " + d.ago(*k.ExpiresAt) + " and was in use", "unstuck keys extend " + k.lastEight() + " --by 1y"
-		},
-		func(k *keyView) (string, string) {
-			old, fresh := k.secret("old"), k.secret("current")
-			if !k.rotating() || old == nil || fresh == nil || old.LastUsedAt == nil || old.LastUsedAt.Before(fresh.CreatedAt) {
-				return "", ""
-			}
-			return old.LastUsed.program() + " still uses the old secret", "unstuck keys get " + shellWord(k.Name)
-		},
-		func(k *keyView) (string, string) {
-			if !k.Stale || k.Status != "active" {
-				return "", ""
-			}
-			since := k.CreatedAt
-			if k.LastUsedAt != nil {
-				since = *k.LastUsedAt
-			}
-			return "not used for " + span(now.Sub(since)), "unstuck keys revoke " + k.lastEight()
-		},
-		func(k *keyView) (string, string) {
-			if k.ExpiresAt != nil || k.Status != "active" || k.Stale || now.Sub(k.CreatedAt) < 12*month {
-				return "", ""
-			}
-			return "never expires and is older than a year", "unstuck keys rotate " + k.lastEight()
-		},
-	} {
-		for i := range keys {
-			if why, mend := rule(&keys[i]); why != "" {
-				out = append(out, attention{&keys[i], why, mend})
-			}
+// attention is why somebody should look at a key, as the server found out.
+type attention struct {
+	KeyID    string     `json:"key_id"`
+	Name     string     `json:"name"`
+	Redacted string     `json:"redacted"`
+	Reason   string     `json:"reason"`
+	At       *time.Time `json:"at"`
+	Count    int        `json:"count"`
+	From     []string   `json:"from"`
+	Scope    string     `json:"scope"`
+}
+
+type attentionList struct {
+	Keys []attention `json:"keys"`
+}
+
+// words say why, and which command mends it. k is the key, as far as it is known.
+func (d *door) attentionWords(a attention, k *keyView) (why, mend string) {
+	digits, now := lastEight(a.Redacted), d.Now()
+	at := now
+	if a.At != nil {
+		at = *a.At
+	}
+	switch a.Reason {
+	case "expired_still_tried":
+		why = "expired " + d.ago(at) + " and is still tried: " + plural(a.Count, "refused call", "refused calls")
+		if now.Sub(at) < month {
+			return why, "unstuck keys extend " + digits + " --by 1y"
+		}
+		return why, k.createLike(a.Name) // nothing revives it
+	case "expiring":
+		return "expires in " + span(at.Sub(now)) + " and is in use", "unstuck keys rotate " + digits + " --expires 1y"
+	case "old_secret_used":
+		return strings.Join(a.From, ", ") + " still uses the old secret", "unstuck keys get " + shellWord(a.Name)
+	case "stale":
+		return "not used for " + span(now.Sub(at)), "unstuck keys revoke " + digits
+	case "never_expires":
+		return "never expires and is older than a year", "unstuck keys rotate " + digits + " --expires 1y"
+	case "several_programs":
+		return "used from " + strings.Join(a.From, " and ") + " at once: one key per program", k.createLike(a.Name + " 2")
+	case "wider_than_used":
+		return "full, and in 90 days it needed no more than " + a.Scope, "unstuck keys narrow " + digits + " --scope " + a.Scope
+	}
+	return a.Reason, "unstuck keys get " + digits
+}
+
+// createLike is the command that makes another key with the rights of this one.
+func (k *keyView) createLike(name string) string {
+	cmd := "unstuck keys create " + shellWord(name)
+	if k == nil {
+		return cmd
+	}
+	if cmd += " --scope " + k.Scope; k.Scope == "custom" {
+		cmd = strings.TrimSuffix(cmd, " --scope custom") + " --permission " + strings.Join(k.Permissions, ",")
+	}
+	r := k.Restrictions
+	if r == nil {
+		return cmd
+	}
+	for i, list := range [...][]string{r.Cues, r.IPs, r.Via, r.WorkerIDs} {
+		if list != nil {
+			cmd += [...]string{" --only-cue ", " --only-address ", " --only-via ", " --only-worker "}[i] + shellWord(strings.Join(list, ","))
 		}
 	}
-	return out
+	if r.RatePerMinute != 0 {
+		cmd += fmt.Sprintf(" --at-most %d", r.RatePerMinute)
+	}
+	return cmd
+}
+
+// UnmarshalJSON makes the name in what the server answered fit for printing: each on one line, whatever it was made of.
+func (k *keyView) UnmarshalJSON(b []byte) error {
+	type plain keyView
+	err := json.Unmarshal(b, (*plain)(k))
+	k.Name = nameLine(k.Name)
+	return err
+}
+
+func (a *actor) UnmarshalJSON(b []byte) error {
+	type plain actor
+	err := json.Unmarshal(b, (*plain)(a))
+	a.Name = nameLine(a.Name)
+	return err
+}
+
+func (k *keyBrief) UnmarshalJSON(b []byte) error {
+	type plain keyBrief
+	err := json.Unmarshal(b, (*plain)(k))
+	k.Name = nameLine(k.Name)
+	return err
+}
+
+func (a *attention) UnmarshalJSON(b []byte) error {
+	type plain attention
+	err := json.Unmarshal(b, (*plain)(a))
+	a.Name = nameLine(a.Name)
+	return err
+}
+
+// nameLine is a name on one line, and safe for a terminal.
+func nameLine(s string) string { return clean(strings.ReplaceAll(s, "\n", "\uFFFD")) }
+
+// moment is a moment to the second in the viewer's zone, which it names.
+func (d *door) moment(t time.Time) string {
+	return d.timesIn([]time.Time{t.Truncate(time.Second)}, d.Zone) + " " + d.Zone.String()
 }

@@ -91,11 +91,12 @@ func (d *door) troubles(ctx context.Context, self *keyView, h healthView) (text 
 	if t := d.missed(ctx); t != "" {
 		return t, keys
 	}
-	due := d.needAttention(list)
+	due := d.needAttention(ctx, list)
 	if len(due) == 0 {
 		return "nothing", keys
 	}
-	text = due[0].key.Name + " " + due[0].why + ": " + due[0].mend
+	why, mend := d.attentionWords(due[0], attentionTo(list, due[0]))
+	text = due[0].Name + " " + why + ": " + mend
 	if len(due) > 1 {
 		text += fmt.Sprintf("     (and %d more: unstuck keys list)", len(due)-1)
 	}

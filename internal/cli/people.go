@@ -37,6 +37,11 @@ type memberView struct {
 	Role      string    `json:"role"`
 	CreatedAt time.Time `json:"created_at"`
 	Secret    string    `json:"key"` // only in the answer to an add
+
+	Known []struct { // after keys were handed over
+		Name string `json:"name"`
+		Mend string `json:"mend"`
+	} `json:"known_keys"`
 }
 
 type memberPage struct {
@@ -72,19 +77,38 @@ func showMemberChanged(r *run, a *answer) error {
 		return err
 	}
 	r.print("%s is %s now.%s", m.Email, m.Role, r.decidedWords())
+	r.warnKnown(m)
 	return nil
 }
 
-func showMemberRemoved(r *run, _ *answer) error {
+func showMemberRemoved(r *run, a *answer) error {
+	m, err := decode[memberView](a)
+	if err != nil {
+		return err
+	}
 	r.print("Removed %s. Personal keys of the member ended at once.%s", r.typed["id"], r.decidedWords())
+	r.warnKnown(m)
 	return nil
+}
+
+// warnKnown names the keys that go on while the member knows their secret, each with the command that ends it.
+func (r *run) warnKnown(m memberView) {
+	if len(m.Known) == 0 {
+		return
+	}
+	r.say("\n%s still knows the secret of %s. Rotate what you keep:\n", m.Email, plural(len(m.Known), "key", "keys"))
+	t := newTable()
+	for _, k := range m.Known {
+		t.add("  "+k.Name, k.Mend)
+	}
+	r.say("%s", strings.TrimSuffix(t.String(), "\n"))
 }
 
 // decidedWords says what became of a member's integration keys.
 func (r *run) decidedWords() string {
 	switch r.in["keys"] {
 	case "hand_over":
-		return " The integration keys belong to you now."
+		return " The member's integration keys belong to you now."
 	case "revoke":
 		return " The integration keys were revoked."
 	}
@@ -117,14 +141,14 @@ func decideKeys(r *run) error {
 	if err := json.Unmarshal(no.body, &body); err != nil {
 		return fmt.Errorf("read the server's answer: %w", err)
 	}
-	t := newTable("  NAME", "KEY", "SCOPE", "LAST USED", "BY")
+	t := newTable("  NAME", "KEY", "SCOPE", "LAST USED", "BY", "WHY")
 	for i := range body.Error.Keys {
 		k := &body.Error.Keys[i]
-		t.add("  "+k.Name, k.Redacted, r.scopeCell(k), r.usedCell(k.LastUsed, k.LastUsedAt), firstOf(k.LastProgram, "–"))
+		t.add("  "+k.Name, k.Redacted, r.scopeCell(k), r.usedCell(k.LastUsed, k.LastUsedAt), firstOf(k.LastProgram, "–"), k.Reason)
 	}
 	list := strings.TrimSuffix(t.String(), "\n")
 	if !r.asks() {
-		no.notes = append(no.notes, "decide\t--keys hand_over   they belong to you from now on", "\t--keys revoke      they end at once, for good")
+		no.notes = append(no.notes, "decide\t--keys hand_over   they go on; what belongs to the member belongs to you", "\t--keys revoke      they end at once, for good")
 		no.table = list
 		return no
 	}

@@ -176,7 +176,7 @@ func (r *refusal) facts(w wording) [][2]string {
 	}
 	if r.Code == "validation_error" {
 		for _, v := range r.Details {
-			add(fieldWords(r.op, w, v.Field), v.Message)
+			add(fieldWords(r.op, w, v.Field), inOurWords(v.Message))
 		}
 	}
 	for _, n := range r.notes {
@@ -208,6 +208,11 @@ func (g grant) words(k *keyBrief) string {
 		cmd += " --drop " + restrictionFlag(kind)
 	}
 	return "somebody who manages keys runs: " + cmd
+}
+
+// inOurWords replaces what a message says to callers of the API by what does the same here.
+func inOurWords(message string) string {
+	return strings.ReplaceAll(message, "GET /v1/scopes lists them all", "unstuck scopes list shows them all")
 }
 
 // origin says where a key that was not accepted comes from and who was asked. A key that the server knows by its form needs no
@@ -259,7 +264,7 @@ var ownFlags = [...][2]string{
 	{"restrictions.rate_per_minute", "--at-most"}, {"restrictions.not_before", "--not-before"}, {"restrictions.worker_ids", "--only-worker"},
 	{"add_to.cues", "--add-cue"}, {"add_to.ips", "--add-address"}, {"add_to.via", "--add-via"}, {"add_to.worker_ids", "--add-worker"}, {"drop_restrictions", "--drop"},
 	{"schedule.cron", "--cron"}, {"schedule.at", "--at"}, {"schedule.timezone", "--zone"}, {"transport", "--to"}, {"callback", "--to"},
-	{"retry", "--attempts"}, {"verification", "--verify"}, {"on_failure", "--pause-on-failure"}, {"error", "--failure"},
+	{"operation", "--can"}, {"retry", "--attempts"}, {"verification", "--verify"}, {"on_failure", "--pause-on-failure"}, {"error", "--failure"},
 }
 
 // ownWords is the own flag that fills a place; without one the place itself.

@@ -144,7 +144,7 @@ var (
 // findKeys looks among the keys that the caller may list, or at the calling key itself when it may list none. A whole name comes
 // before a beginning, whatever became of the key.
 func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
-	if keyIDForm.MatchString(text) {
+	if keyIDForm.MatchString(text) || text == itself {
 		return []match{{id: text}}, nil
 	}
 	keys, err := d.allKeys(ctx, inputs{})

@@ -15,8 +15,22 @@ import (
 	"unstuck/internal/server"
 )
 
-// settingsFlags adds the flags of the server's settings and reads the settings: flags before environment before defaults.
-func (d *door) settingsFlags(fs *pflag.FlagSet, only ...string) func() (server.Settings, error) {
+// settingsFlags gives a command the flags of the server's settings, all or only some, and reads the settings: flags before environment
+// before defaults.
+func (d *door) settingsFlags(cmd *cobra.Command, only ...string) func() (server.Settings, error) {
+	d.later[cmd] = func() { addSettings(cmd.Flags(), only) }
+	return func() (server.Settings, error) {
+		given := map[string]string{}
+		cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
+		settings, err := server.ReadSettings(d.lookupEnv, given, d.Home)
+		if err != nil {
+			return settings, usage("Not started: these settings do not fit.\n\n  %s", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		}
+		return settings, nil
+	}
+}
+
+func addSettings(fs *pflag.FlagSet, only []string) {
 	fs.SortFlags = false
 	for _, s := range server.AllSettings() {
 		if s.Flag == "" || len(only) > 0 && !slices.Contains(only, s.Flag) {
@@ -31,15 +45,6 @@ func (d *door) settingsFlags(fs *pflag.FlagSet, only ...string) func() (server.S
 		} else {
 			fs.String(s.Flag, s.Default, help)
 		}
-	}
-	return func() (server.Settings, error) {
-		given := map[string]string{}
-		fs.Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
-		settings, err := server.ReadSettings(d.lookupEnv, given, d.Home)
-		if err != nil {
-			return settings, usage("Not started: these settings do not fit.\n\n  %s", strings.ReplaceAll(err.Error(), "\n", "\n  "))
-		}
-		return settings, nil
 	}
 }
 
@@ -58,7 +63,7 @@ func (d *door) serveCommand() *cobra.Command {
 		Long: "Runs the server until it is stopped; calls under way then end in order. The first start sets a new server up by itself:\n" +
 			"a database, a server secret, a workspace, and, on a terminal, a first key.\n\n`unstuck config` lists all settings, also those that stand in the environment only.",
 		Example: "  unstuck serve\n  unstuck serve --dev\n  UNSTUCK_DOMAIN=unstuck.example.com unstuck serve --listen 0.0.0.0:443"}
-	read := d.settingsFlags(cmd.Flags())
+	read := d.settingsFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		settings, err := read()
 		if err != nil {
@@ -88,7 +93,7 @@ func (d *door) configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", GroupID: "server", Short: "List the settings of the server, their values, and where they come from", Args: noArgs,
 		Long:    "Takes the flags of `unstuck serve` and lists every setting: its value, where that comes from, and what it means. Values of secrets are not shown.",
 		Example: "  unstuck config\n  UNSTUCK_LISTEN=:8080 unstuck config"}
-	read := d.settingsFlags(cmd.Flags())
+	read := d.settingsFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		settings, err := read()
 		if err != nil {

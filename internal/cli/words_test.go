@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"unstuck/internal/op"
 )
 
 func at(t *testing.T, text string) time.Time {
@@ -125,49 +128,61 @@ func TestKeysTravelOnlyProtectedOrOnThisMachine(t *testing.T) {
 	}
 }
 
-// keyOf is a key that was made and used at moments; "" is never.
-func keyOf(t *testing.T, name, status, created, used, expires string, secrets ...secretView) keyView {
-	t.Helper()
-	k := keyView{Name: name, Redacted: "unstuck_***_a1b2c3d4", Status: status, CreatedAt: at(t, created), Secrets: secrets}
-	for text, to := range map[string]**time.Time{used: &k.LastUsedAt, expires: &k.ExpiresAt} {
-		if text != "" {
-			m := at(t, text)
-			*to = &m
-		}
-	}
-	return k
-}
-
 func TestWhatNeedsAttention(t *testing.T) {
 	d := viewer(t, "2026-11-22T10:00:00Z")
-	used, long := at(t, "2026-11-22T09:51:00Z"), at(t, "2026-11-01T00:00:00Z")
-	old := secretView{Redacted: "unstuck_***_0b6e44d2", State: "old", LastUsedAt: &used, LastUsed: &lastUsed{UserAgent: "mac-mini/1 x"}}
-	idle := secretView{Redacted: "unstuck_***_0b6e44d2", State: "old", LastUsedAt: &long}
-	fresh := secretView{Redacted: "unstuck_***_e81f4c2a", State: "current", CreatedAt: at(t, "2026-11-22T09:00:00Z")}
-	stale := keyOf(t, "Zapier test", "active", "2026-02-01T00:00:00Z", "2026-03-20T00:00:00Z", "")
-	stale.Stale = true
-	for _, c := range []struct {
-		key       keyView
-		why, mend string
-	}{
-		{keyOf(t, "Claude", "active", "2026-09-04T00:00:00Z", "2026-11-22T06:00:00Z", "2026-12-03T10:00:00Z"), "expires in 11 days and is in use", "unstuck keys rotate a1b2c3d4 --expires 1y"},
-		{keyOf(t, "unused", "active", "2026-09-04T00:00:00Z", "", "2026-12-03T10:00:00Z"), "", ""},
-		{keyOf(t, "far", "active", "2026-09-04T00:00:00Z", "2026-11-22T06:00:00Z", "2027-09-04T00:00:00Z"), "", ""},
-		{keyOf(t, "night worker", "expired", "2025-11-22T00:00:00Z", "2026-11-22T07:00:00Z", "2026-11-22T08:00:00Z"), "expired 2 h ago and was in use", "unstuck keys extend a1b2c3d4 --by 1y"},
-		{keyOf(t, "report worker", "active", "2026-11-02T00:00:00Z", "2026-11-22T09:59:00Z", "2027-11-02T00:00:00Z", fresh, old), "mac-mini/1 still uses the old secret", `unstuck keys get "report worker"`},
-		{keyOf(t, "switched", "active", "2026-11-02T00:00:00Z", "2026-11-22T09:59:00Z", "2027-11-02T00:00:00Z", fresh, idle), "", ""},
-		{stale, "not used for 8 months", "unstuck keys revoke a1b2c3d4"},
-		{keyOf(t, "eternal", "active", "2025-01-01T00:00:00Z", "2026-11-22T09:59:00Z", ""), "never expires and is older than a year", "unstuck keys rotate a1b2c3d4"},
-		{keyOf(t, "young", "active", "2026-10-01T00:00:00Z", "2026-11-22T09:59:00Z", ""), "", ""},
-		{keyOf(t, "gone", "revoked", "2025-01-01T00:00:00Z", "2026-11-22T09:59:00Z", ""), "", ""},
+	key := &keyView{Scope: "custom", Permissions: []string{"cues:read", "cues:fire"}, Restrictions: &rules{Cues: []string{"crm-*"}, IPs: []string{"10.0.0.0/8"}, RatePerMinute: 30}}
+	for _, c := range []struct{ reason, at, why, mend string }{
+		{"expired_still_tried", "2026-11-22T08:00:00Z", "expired 2 h ago and is still tried: 312 refused calls", "unstuck keys extend a1b2c3d4 --by 1y"},
+		{"expired_still_tried", "2026-10-01T08:00:00Z", "expired 52 days ago and is still tried: 312 refused calls",
+			"unstuck keys create \"night worker\" --permission cues:read,cues:fire --only-cue \"crm-*\" --only-address 10.0.0.0/8 --at-most 30"},
+		{"expiring", "2026-12-03T10:00:00Z", "expires in 11 days and is in use", "unstuck keys rotate a1b2c3d4 --expires 1y"},
+		{"old_secret_used", "2026-11-23T10:00:00Z", "10.0.4.9, 10.0.4.30 still uses the old secret", `unstuck keys get "night worker"`},
+		{"stale", "2026-03-20T00:00:00Z", "not used for 8 months", "unstuck keys revoke a1b2c3d4"},
+		{"never_expires", "2025-01-01T00:00:00Z", "never expires and is older than a year", "unstuck keys rotate a1b2c3d4 --expires 1y"},
+		{"several_programs", "", "used from 10.0.4.9 and 10.0.4.30 at once: one key per program",
+			"unstuck keys create \"night worker 2\" --permission cues:read,cues:fire --only-cue \"crm-*\" --only-address 10.0.0.0/8 --at-most 30"},
+		{"wider_than_used", "", "full, and in 90 days it needed no more than worker", "unstuck keys narrow a1b2c3d4 --scope worker"},
 	} {
-		got := d.needAttention([]keyView{c.key})
-		switch {
-		case c.why == "" && len(got) > 0:
-			t.Errorf("%s: %v", c.key.Name, got)
-		case c.why != "" && (len(got) != 1 || got[0].why != c.why || got[0].mend != c.mend):
-			t.Errorf("%s: %v, want %s: %s", c.key.Name, got, c.why, c.mend)
+		a := attention{Name: "night worker", Redacted: "unstuck_***_a1b2c3d4", Reason: c.reason, Count: 312, From: []string{"10.0.4.9", "10.0.4.30"}, Scope: "worker"}
+		if c.at != "" {
+			m := at(t, c.at)
+			a.At = &m
 		}
+		if why, mend := d.attentionWords(a, key); why != c.why || mend != c.mend {
+			t.Errorf("%s: %s, %s; want %s, %s", c.reason, why, mend, c.why, c.mend)
+		}
+	}
+}
+
+// TestNamesStayOnTheirLine whatever a server sends: a name cannot look like another line of what is printed.
+func TestNamesStayOnTheirLine(t *testing.T) {
+	const name = `"name":"x\nRevoked y\u001b[2J\u202e"`
+	var k keyView
+	var a attention
+	var b keyBrief
+	if err := errors.Join(unmarshal([]byte("{"+name+`,"created_by":{`+name+"}}"), &k), unmarshal([]byte("{"+name+"}"), &a), unmarshal([]byte("{"+name+"}"), &b)); err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []string{k.Name, k.CreatedBy.Name, a.Name, b.Name} {
+		if got != "x\uFFFDRevoked y\uFFFD[2J\uFFFD" {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+func TestWhatALastUseCameTo(t *testing.T) {
+	d := viewer(t, "2026-11-22T10:00:00Z")
+	d.set = op.NewSet(nil, nil, nil)
+	for code, want := range map[string]string{
+		"": "x", "insufficient_scope": "x, refused", "key_restricted": "x, refused", "members_only": "x, refused", "rate_limit_exceeded": "x, refused", "validation_error": "x, failed",
+	} {
+		if got := d.didWhat(&lastUsed{Operation: "x", Code: code}); got != want {
+			t.Errorf("%s: %s", code, got)
+		}
+	}
+	used := at(t, "2026-11-22T09:59:00Z")
+	if got := d.lastUse(&lastUsed{Operation: "x", Via: "verify", UserAgent: "crm/1"}, &used); got != "1 min ago, verify, crm/1: x" {
+		t.Error(got)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 type createInput struct {
-	Name      string         `json:"name" max:"255" doc:"unique in the workspace"`
+	Name      string         `json:"name" max:"255" format:"line" doc:"unique in the workspace"`
 	Transport op.Opt[string] `json:"transport" doc:"webhook, the default: the callback is called; worker: workers pull"`
 	definition
 

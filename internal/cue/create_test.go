@@ -48,6 +48,8 @@ func TestCreateRefuses(t *testing.T) {
 			{name: "flat cron and at", body: `{"name":"x","worker":true,"cron":"* * * * *","at":"2030-01-01T00:00:00Z"}`, status: 422, code: "validation_error", message: "cron or at"},
 			{name: "long name", change: input{"name": strings.Repeat("n", 256)}, status: 422, code: "validation_error", message: "body.name: String should have at most 255 characters"},
 			{name: "NUL in the name", change: input{"name": "a\x00b"}, status: 422, code: "validation_error", message: "body.name"},
+			{name: "escape in the name", change: input{"name": "a\x1b[2Jb"}, status: 422, code: "validation_error", message: "body.name: String should be one line of plain text"},
+			{name: "two lines in the name", change: input{"name": "a\nb"}, status: 422, code: "validation_error", message: "body.name: String should be one line of plain text"},
 			{name: "NUL in the description", change: input{"description": "\x00"}, status: 422, code: "validation_error", message: "body.description"},
 			{name: "long cron", change: input{"schedule": input{"type": "recurring", "cron": strings.Repeat("1,", 60) + "1 * * * *"}}, status: 422, code: "validation_error", message: "body.schedule.cron: String should have at most 100"},
 			{name: "long zone", change: input{"schedule": input{"type": "recurring", "cron": "* * * * *", "timezone": strings.Repeat("z", 51)}}, status: 422, code: "validation_error", message: "body.schedule.timezone"},

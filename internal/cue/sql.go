@@ -37,6 +37,7 @@ const (
 )
 
 const (
+	sqlCueFind        = `SELECT id, name FROM cues WHERE workspace_id = ?1 AND (id = ?2 OR name = ?2) ORDER BY CASE WHEN id = ?2 THEN 0 ELSE 1 END LIMIT 1`
 	sqlCueNameByID    = `SELECT name FROM cues WHERE workspace_id = ?1 AND id = ?2`
 	sqlCountersSum    = `SELECT coalesce(sum(value), 0) FROM counters WHERE workspace_id = ?1 AND name IN @list(?2)`
 	sqlWorkersSince   = `SELECT count(*) FROM (SELECT 1 AS one FROM workers WHERE workspace_id = ?1 AND last_heartbeat > ?2 LIMIT 1) AS seen`

@@ -36,6 +36,18 @@ func cueName(tx *db.Tx, workspace, id string) (name string, found bool, err erro
 	return name, true, nil
 }
 
+// FindCue finds a cue by its id or its name, by the id first; both are "" when the workspace has none.
+func (c *Cues) FindCue(tx *db.Tx, workspace, cue string) (id, name string, err error) {
+	err = tx.Row(sqlCueFind, workspace, cue).Scan(&id, &name)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", "", nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("look for a cue: %w", err)
+	}
+	return id, name, nil
+}
+
 // CountCues counts the cues of a workspace that match at least one pattern of every list (nil: all of them).
 func (c *Cues) CountCues(tx *db.Tx, workspace string, filter [][]access.Pattern) (n int64, err error) {
 	w := &where{}

@@ -10,7 +10,7 @@ import (
 
 type updateInput struct {
 	ID     string         `json:"id"`
-	Name   op.Opt[string] `json:"name" max:"255"`
+	Name   op.Opt[string] `json:"name" max:"255" format:"line"`
 	Status op.Opt[string] `json:"status" doc:"active or paused"`
 	definition
 }

@@ -148,3 +148,26 @@ func BenchmarkView(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRows measures one UPDATE of many rows by @rows; the time for each row ought not to depend on their number.
+func BenchmarkRows(b *testing.B) {
+	for _, engine := range []string{"sqlite", "postgres"} {
+		for _, n := range []int{100, 1_000, 10_000} {
+			b.Run(fmt.Sprintf("%s/%d", engine, n), func(b *testing.B) {
+				d := open(b, db.Options{DSN: benchDSN(b, engine)})
+				names, values := make([]string, n), make([]string, n)
+				for i := range n {
+					names[i], values[i] = fmt.Sprintf("name %06d", i), fmt.Sprintf("value %d", i)
+				}
+				write := func(text string) {
+					update(b, d, func(tx *db.Tx) error { _, err := tx.Exec(text, names, values); return err })
+				}
+				write("INSERT INTO settings (name, value) SELECT r.name, r.value FROM @rows(name TEXT ?1, value TEXT ?2) AS r")
+				for b.Loop() {
+					write("UPDATE settings SET value = r.value FROM @rows(name TEXT ?1, value TEXT ?2) AS r WHERE settings.name = r.name")
+				}
+				b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(n), "µs/row")
+			})
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,6 +34,9 @@ type Options struct {
 	// LockWait is how long to wait for the server that holds the lock of a PostgreSQL database; 0 means 30 seconds, a negative
 	// value does not wait. A SQLite database never waits.
 	LockWait time.Duration
+	// Reserve is how many bytes a file beside a SQLite database takes up, to be given to an Update with [WithReserve] when the
+	// disk is full. It is made when there is room, also later. 0 makes none; a multiple of 64 KiB. PostgreSQL has no use for it.
+	Reserve int64
 
 	// NoLock opens without the lock that refuses a second server. For tests.
 	NoLock bool
@@ -63,6 +67,7 @@ type DB struct {
 	done    chan struct{} // the writer has ended
 	stats   stats
 	watched watchers
+	trouble atomic.Pointer[error] // why the last write failed; nil: it did not
 }
 
 // Open opens a database, takes its lock, and brings its schema up to date; the context limits how long that may take. It
@@ -83,7 +88,7 @@ func Open(ctx context.Context, o Options) (_ *DB, err error) {
 		d.idle <- nil
 	}
 	if !o.ReadOnly {
-		d.startWriter(o.Log)
+		d.startWriter(o)
 	}
 	return d, nil
 }
@@ -102,9 +107,12 @@ func (d *DB) connect(ctx context.Context, o Options) (err error) {
 	return err
 }
 
-func (d *DB) startWriter(log *slog.Logger) {
+func (d *DB) startWriter(o Options) {
 	d.queue, d.done = make(chan *call, 4*maxBatch), make(chan struct{})
-	w := &writer{engine: d.engine, lock: d.lock, log: log, queue: d.queue, stats: &d.stats, unknown: d.watched.tell}
+	w := &writer{engine: d.engine, lock: d.lock, log: o.Log, queue: d.queue, stats: &d.stats, unknown: d.watched.tell, trouble: &d.trouble, reserve: &reserve{}}
+	if o.Reserve > 0 && d.dialect == sqlite {
+		w.reserve = openReserve(ReservePath(d.name), o.Reserve, o.Log)
+	}
 	go func() {
 		defer close(d.done)
 		w.loop()
@@ -163,6 +171,15 @@ func (d *DB) Backup(ctx context.Context, path string) error { return d.engine.ba
 // [ErrUnknown]), before its callers are answered. Memory that mirrors the database must then be read again; fn may call View
 // and must not call Update.
 func (d *DB) OnUnknown(fn func()) { d.watched.add(fn) }
+
+// Failing is why the last Update that wrote failed, when that was the fault of the database (a full disk, a lost connection);
+// nil once one has succeeded.
+func (d *DB) Failing() error {
+	if err := d.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // View calls fn with one consistent state of the database, which contains every Update that returned before. Four views run
 // at the same time; the context counts only while the call waits for its turn.

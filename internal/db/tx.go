@@ -219,6 +219,13 @@ func beforeCommit(ctx context.Context) []func(*Tx) error {
 	return fns
 }
 
+type reserveKey struct{}
+
+// WithReserve returns a context whose Updates may use Options.Reserve when the disk is full: for what must not be refused.
+func WithReserve(ctx context.Context) context.Context {
+	return context.WithValue(ctx, reserveKey{}, true)
+}
+
 type insideKey struct{}
 
 // inside returns the context of a transaction: the caller's values, no cancellation, and the mark that refuses nesting.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,6 +33,8 @@ type writer struct {
 	wary    int      // batches to come that get savepoints at once
 	stats   *stats
 	unknown func() // the commit's fate is unknown
+	trouble *atomic.Pointer[error]
+	reserve *reserve
 }
 
 // fate is what became of an attempt to commit a batch.
@@ -93,6 +96,7 @@ func (w *writer) serve(batch []*call) {
 		switch {
 		case f == committed:
 			w.publish(batch)
+			w.noteSaved(batch)
 			w.answer(batch, nil)
 			return
 		case f == repeat && run < maxRepeats:
@@ -139,11 +143,33 @@ func present(batch []*call) []*call {
 	return kept
 }
 
-// answer ends the calls: with err, unless they have an error of their own.
+// noteSaved notes that the database can be written, if anything was.
+func (w *writer) noteSaved(batch []*call) {
+	for _, c := range batch {
+		if c.err == nil && c.tx.wrote {
+			w.trouble.Store(nil)
+			w.reserve.refill()
+			return
+		}
+	}
+}
+
+// answer ends the calls: with err, unless they have an error of their own. Who may use the reserve when the disk is full has
+// further turns, alone, so that nobody else takes the room.
 func (w *writer) answer(batch []*call, err error) {
 	for _, c := range batch {
-		if c.err == nil {
+		own := c.err != nil
+		if !own {
 			c.err = err
+		}
+		why := c.err
+		full := errors.Is(why, ErrDiskFull)
+		if full || !own && err != nil {
+			w.trouble.Store(&why)
+		}
+		if full && c.reserve && !c.gone && w.reserve.give() {
+			w.serve([]*call{c})
+			continue
 		}
 		c.tell(answer)
 	}

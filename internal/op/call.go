@@ -144,6 +144,9 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	if o == nil || s.guard == nil {
 		return &Response{Status: NotFound.Status, Header: r.Answer, Err: NotFound.Msg("There is no operation %q.", r.Op)}
 	}
+	if o.NoBody {
+		r.Body, r.TooLarge, r.Broken = nil, false, nil
+	}
 	c := &Call{Operation: o, Request: r, Began: s.now(), Header: r.Answer}
 	if c.Header == nil {
 		c.Header = http.Header{}
@@ -155,7 +158,9 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	}
 	res := &Response{Status: o.Status, Header: c.Header, Body: body}
 	if err != nil {
-		res.Err = AsError(err)
+		if res.Err = AsError(err); o.Fails != nil {
+			res.Err = o.Fails(res.Err)
+		}
 		res.Status = res.Err.Code.Status
 	}
 	s.guard.Done(ctx, c, res.Err)
@@ -238,17 +243,17 @@ func (c *Call) parseBody() (*node, error) {
 
 // decode fills the operation's input and collects everything that does not fit, in the order of declaration.
 func (c *Call) decode(in reflect.Value, body *node) error {
-	if len(c.plan.fields) == 0 && body == nil {
+	if len(c.plan().fields) == 0 && body == nil {
 		return nil
 	}
 	var bad faults
 	whole := c.bodyFault(body) // of the body as a whole, noted where its first field is declared
-	if len(c.plan.body) == 0 && whole != "" {
+	if len(c.plan().body) == 0 && whole != "" {
 		bad.noteAt(InBody, whole)
 	}
-	for _, f := range c.plan.fields {
+	for _, f := range c.plan().fields {
 		if f.In == InBody && whole != "" {
-			if f == c.plan.body[0] {
+			if f == c.plan().body[0] {
 				bad.noteAt(InBody, whole)
 			}
 			continue
@@ -260,7 +265,7 @@ func (c *Call) decode(in reflect.Value, body *node) error {
 	}
 	if body != nil && whole == "" && !c.Open {
 		bad.enter(string(InBody))
-		extras(c.plan.body, body, &bad)
+		extras(c.plan().body, body, &bad)
 	}
 	return bad.err()
 }
@@ -269,7 +274,7 @@ func (c *Call) decode(in reflect.Value, body *node) error {
 func (c *Call) bodyFault(body *node) string {
 	required := func(f *field) bool { return f.Required }
 	switch {
-	case body == nil && slices.ContainsFunc(c.plan.body, required):
+	case body == nil && slices.ContainsFunc(c.plan().body, required):
 		return "Field required"
 	case body != nil && body.kind != kindObject && (c.HasBody() || !c.Open):
 		return notAnObject

@@ -20,9 +20,11 @@ func panics(f func()) (message string) {
 	return ""
 }
 
-// define declares an operation that takes In and answers Out.
+// define declares an operation that takes In and answers Out, and reads its input.
 func define[In, Out any](changes ...func(*op.Spec)) *op.Operation {
-	return op.Define(spec(changes...), func(context.Context, In) (out Out, err error) { return out, nil })
+	o := op.Define(spec(changes...), func(context.Context, In) (out Out, err error) { return out, nil })
+	o.Fields()
+	return o
 }
 
 type empty struct{}

@@ -2,11 +2,13 @@ package op
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/mail"
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -14,7 +16,7 @@ import (
 
 // knownFormat says whether a format has a check.
 func knownFormat(format string) bool {
-	return format == "" || format == "url" || format == "email" || format == "uuid"
+	return format == "" || format == "url" || format == "email" || format == "uuid" || format == formatLine
 }
 
 // checkFormat holds a string against a format; it answers the string to store, or the message of the CueAPI wire contract 1.9.
@@ -26,6 +28,24 @@ func checkFormat(format, s string) (stored, fault string) {
 		return checkEmail(s)
 	case "uuid":
 		return checkUUID(s)
+	case formatLine:
+		return checkLine(s)
+	}
+	return s, ""
+}
+
+// formatLine is a name as people read it: one line, in which nothing moves a cursor, changes colours or turns the direction around, so
+// that no name looks like another text on a terminal. linePattern says the same in a schema.
+const (
+	formatLine  = "line"
+	linePattern = `^[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$`
+)
+
+func checkLine(s string) (stored, fault string) {
+	for _, r := range s {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
+			return "", fmt.Sprintf("String should be one line of plain text, without control characters such as %U", r)
+		}
 	}
 	return s, ""
 }

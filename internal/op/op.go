@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Effect says what a successful call does to the world. The zero value is invalid: nobody may forget to say it.
@@ -47,6 +48,7 @@ type Spec struct {
 	Narrow     Narrowing
 	Idempotent bool   // repeating the call has no further effect
 	Unaudited  bool   // leaves no row in the audit log although it is not Read
+	Urgent     bool   // takes rights away: it is saved also when the disk is full, from a reserve
 	Members    bool   // only for members, with a personal key
 	Hands      bool   // hands out what the caller's restrictions do not bind: only for keys without any
 	Below      bool   // what an integration key hands out lies below it, so that Hands concerns personal keys only
@@ -56,8 +58,13 @@ type Spec struct {
 	Confirm    bool   // wants the header X-Confirm-Destructive: true (CueAPI wire contract 1.14)
 	Lenient    bool   // over the rate limit the operation decides itself whether to refuse (access.OverLimit)
 	Uncounted  bool   // exempt from the rate limit (CueAPI wire contract 1.13)
+	Exit       bool   // a key may do it to itself whatever its restrictions and over every limit (KEYS 4: never refused)
+	NoBody     bool   // whatever body comes is ignored, of any size and form
 	Status     int    // of success; 0: 200, or 204 when the output is None
 	Errors     []Code // codes of its own, beside those that every operation has
+
+	// Fails turns every failure, also those of its form, into what this operation's callers understand; nil: it stays as it is.
+	Fails func(*Error) *Error
 }
 
 // None is the output of an operation that answers with no body.
@@ -67,14 +74,15 @@ type None struct{}
 type Operation struct {
 	Spec
 	In, Out reflect.Type
-	plan    *plan
+	plan    func() *plan                                   // compiled at the first use: a command line needs one of many
 	run     func(ctx context.Context, in any) (any, error) // in is a pointer to a value of type In
 }
 
 var nameForm = regexp.MustCompile(`^[a-z_]+\.[a-z_]+$`)
 
 // Define declares an operation. It panics when the declaration forgets something that must not be forgotten, so that the
-// first test that builds the set fails.
+// first test that builds the set fails. The type of the input is read when it is first asked for, with a panic as well: a server does
+// so at its start, for its routes.
 func Define[In, Out any](s Spec, fn func(context.Context, In) (Out, error)) *Operation {
 	in, out := reflect.TypeFor[In](), reflect.TypeFor[Out]()
 	if s.Status == 0 {
@@ -87,6 +95,7 @@ func Define[In, Out any](s Spec, fn func(context.Context, In) (Out, error)) *Ope
 	if err := o.check(); err != nil {
 		panic(fmt.Sprintf("op.Define %q: %v", s.Name, err))
 	}
+	o.plan = sync.OnceValue(o.compiled)
 	o.run = func(ctx context.Context, in any) (any, error) { return fn(ctx, *in.(*In)) }
 	return o
 }
@@ -115,12 +124,16 @@ func (o *Operation) check() error {
 			return fmt.Errorf("alias %q must have the method and the parameters of the route", alias)
 		}
 	}
+	return nil
+}
+
+// compiled is how the input is read. It panics for a type that cannot be read.
+func (o *Operation) compiled() *plan {
 	p, err := compile(o.In, o.Route, !o.Open)
 	if err != nil {
-		return err
+		panic(fmt.Sprintf("op.Define %q: %v", o.Name, err))
 	}
-	o.plan = p
-	return nil
+	return p
 }
 
 // Method is the first half of the route.
@@ -146,12 +159,13 @@ func (o *Operation) Description() string {
 
 // Fields lists the inputs in the order of their declaration.
 func (o *Operation) Fields() []Field {
-	out := make([]Field, len(o.plan.fields))
-	for i, f := range o.plan.fields {
+	fields := o.plan().fields
+	out := make([]Field, len(fields))
+	for i, f := range fields {
 		out[i] = f.Field
 	}
 	return out
 }
 
 // HasBody says whether any input travels in the body of the request.
-func (o *Operation) HasBody() bool { return len(o.plan.body) > 0 }
+func (o *Operation) HasBody() bool { return len(o.plan().body) > 0 }

@@ -27,7 +27,7 @@ const (
 //	min:"1" max:"9"  bounds of a number, of a string's length in characters, or of a list's number of entries
 //	enum:"a|b"       the words that are allowed
 //	re:"^…$"         the pattern that a string matches
-//	format:"url"     url, email or uuid
+//	format:"url"     url, email, uuid, or line: a name, without control characters
 //	nul:"replace"    U+0000 becomes U+FFFD; without it a NUL is a violation
 type Field struct {
 	Name     string

@@ -19,8 +19,11 @@ func plainSchema(t string) schemaFunc {
 func stringSchema(format string, b bounds) schemaFunc {
 	return func() *jsonschema.Schema {
 		s := &jsonschema.Schema{Type: "string", Format: format}
-		if format == "url" {
+		switch format {
+		case "url":
 			s.Format = "uri"
+		case formatLine:
+			s.Format, s.Pattern = "", linePattern
 		}
 		if b.hasMin {
 			s.MinLength = ptr(int(b.min))
@@ -116,7 +119,7 @@ func (o *Operation) BodySchema() *jsonschema.Schema {
 	if !o.HasBody() {
 		return nil
 	}
-	return objectSchema(o.plan.body, !o.Open)
+	return objectSchema(o.plan().body, !o.Open)
 }
 
 // never is the schema that accepts nothing.
@@ -124,7 +127,7 @@ func never() *jsonschema.Schema { return &jsonschema.Schema{Not: &jsonschema.Sch
 
 // FieldSchema describes one input that does not travel in the body.
 func (o *Operation) FieldSchema(name string) *jsonschema.Schema {
-	for _, f := range o.plan.fields {
+	for _, f := range o.plan().fields {
 		if f.Name == name {
 			s := f.describe()
 			if s.Types != nil { // a query or header cannot say null

@@ -78,7 +78,7 @@ func errorSchema() *jsonschema.Schema {
 				"message":    text("What happened, for people."),
 				"status":     {Type: "integer", Description: "The HTTP status again."},
 				"details":    {Type: "array", Items: violation.CloneSchemas(), Description: "Every input that does not fit, with validation_error."},
-				"docs":       {Type: "string", Format: "uri", Description: "A page about this code."},
+				"docs":       {Type: "string", Format: "uri-reference", Description: "A page about this code, perhaps relative to the server."},
 				"request_id": text("The X-Request-Id of this answer."),
 			},
 		}

@@ -26,9 +26,10 @@ import (
 type Options struct {
 	Set  *op.Set
 	Info Info
-	// DocsBase is the address of the page that explains the codes of errors, as this request's caller reaches it:
-	// "http://127.0.0.1:8080/docs/errors". Without it errors name no page.
-	DocsBase func(*http.Request) string
+	// DocsBase is the address of the page that explains the codes of errors: "https://unstuck.example.com/docs/errors", or relative
+	// to the server, "/docs/errors". It is not made from what a request says of the server, which whoever sends it can choose. ""
+	// names no page.
+	DocsBase string
 	// Log hears what the operations' own log does not. Default: slog.Default().
 	Log *slog.Logger
 	// Mount has further handlers by "/path" (for GET and HEAD) or "METHOD /path". Paths are exact; a slash at the end does not
@@ -124,7 +125,9 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request, id string, to *ro
 	if to.query && r.URL.RawQuery != "" {
 		req.Query = parseQuery(r.URL.RawQuery)
 	}
-	readBody(w, r, req)
+	if !to.op.NoBody {
+		readBody(w, r, req)
+	}
 	res = h.Set.Call(r.Context(), req)
 	if res.Err == nil && wantsEcho(r) && !to.op.Secretive {
 		res.Body = withEcho(res.Body, req.Body)
@@ -145,11 +148,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string, res 
 	header["Cache-Control"] = h.fixed.noStore
 	status, body := res.Status, res.Body
 	if res.Err != nil {
-		docs := ""
-		if h.DocsBase != nil {
-			docs = h.DocsBase(r)
-		}
-		status, body = res.Err.Code.Status, res.Err.Body(docs, id)
+		status, body = res.Err.Code.Status, res.Err.Body(h.DocsBase, id)
 	}
 	if body != nil {
 		header["Content-Type"] = h.fixed.json

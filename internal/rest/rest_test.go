@@ -93,7 +93,7 @@ func checkEnvelope(t *testing.T, name, body, id string, status int) {
 		return
 	}
 	if err := json.Unmarshal(e.Error, &inner); err != nil || inner.Status != status || inner.RequestID != id || inner.Message == "" ||
-		inner.Docs != "http://example.com/docs/errors#"+inner.Code {
+		inner.Docs != "/docs/errors#"+inner.Code {
 		t.Errorf("%s: %s", name, body)
 	}
 	if strings.Contains(body, "secret") || strings.Contains(body, "goroutine") {

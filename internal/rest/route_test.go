@@ -91,7 +91,7 @@ func TestRoutes(t *testing.T) {
 		if res.StatusCode != c.status || got != c.want {
 			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, res.StatusCode, got, c.status, c.want)
 		}
-		if res.StatusCode == 404 && c.want == "http_error" && (seen.Error.Message != "Not Found" || seen.Error.Docs != "http://h/docs/errors#http_error") {
+		if res.StatusCode == 404 && c.want == "http_error" && (seen.Error.Message != "Not Found" || seen.Error.Docs != "/docs/errors#http_error") {
 			t.Errorf("%s %s: %s", c.method, c.path, body)
 		}
 	}

@@ -147,7 +147,7 @@ func info() rest.Info {
 func newHandler(g op.Guard, mount map[string]http.Handler) http.Handler {
 	return rest.New(rest.Options{
 		Set: toys(g), Info: info(), Mount: mount, Log: slog.New(slog.DiscardHandler),
-		DocsBase: func(r *http.Request) string { return "http://" + r.Host + "/docs/errors" },
+		DocsBase: "/docs/errors",
 	})
 }
 

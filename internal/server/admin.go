@@ -35,8 +35,8 @@ func Backup(ctx context.Context, s Settings, path string) error {
 	return errors.Join(d.Backup(ctx, path), d.Close())
 }
 
-// openAccess opens a database with its keys, without serving it.
-func (s Settings) openAccess(ctx context.Context, o db.Options, log *slog.Logger, acceptRollback bool) (*db.DB, *access.Access, error) {
+// openAccess opens a database with its keys, without serving it. lookOnly leaves it unsaid whether it is behind audit.heads.
+func (s Settings) openAccess(ctx context.Context, o db.Options, lookOnly bool) (*db.DB, *access.Access, error) {
 	d, err := db.Open(ctx, o)
 	if err != nil {
 		return nil, nil, err
@@ -45,7 +45,7 @@ func (s Settings) openAccess(ctx context.Context, o db.Options, log *slog.Logger
 	if err == nil {
 		var a *access.Access
 		a, err = access.Open(ctx, access.Options{
-			DB: d, Secrets: secrets, Dir: s.Data, SecretFromEnv: s.Secret != "", Now: time.Now, Log: log, Prefix: s.KeyPrefix, AcceptRollback: acceptRollback,
+			DB: d, Secrets: secrets, Dir: s.Data, SecretFromEnv: s.Secret != "", Now: time.Now, Prefix: s.KeyPrefix, LookOnly: lookOnly,
 		})
 		if err == nil {
 			return d, a, nil
@@ -56,7 +56,7 @@ func (s Settings) openAccess(ctx context.Context, o db.Options, log *slog.Logger
 
 // CheckAudit checks the audit log of every workspace, beside a running server or without one.
 func CheckAudit(ctx context.Context, s Settings) ([]access.Chain, error) {
-	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, slog.New(slog.DiscardHandler), true)
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, true)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func CheckAudit(ctx context.Context, s Settings) ([]access.Chain, error) {
 // SecretStatus says which server secrets are in use, and rotates first when asked to. No server may run; a running one is asked
 // through its local socket instead.
 func SecretStatus(ctx context.Context, s Settings, rotate bool) (out access.SecretStatus, err error) {
-	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1, ReadOnly: !rotate}, slog.New(slog.DiscardHandler), true)
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1, ReadOnly: !rotate}, !rotate)
 	if err != nil {
 		return out, err
 	}
@@ -131,7 +131,7 @@ func (s Settings) ended(ctx context.Context) (access.Ended, error) {
 	if _, err := os.Stat(s.DSN()); errors.Is(err, os.ErrNotExist) {
 		return access.Ended{}, nil
 	}
-	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1}, slog.New(slog.DiscardHandler), true)
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1}, true)
 	if err != nil {
 		return access.Ended{}, fmt.Errorf("open the database that is to be replaced: %w", err)
 	}
@@ -141,7 +141,7 @@ func (s Settings) ended(ctx context.Context) (access.Ended, error) {
 
 // prepareRestored checks a copy of the backup and carries the revocations over.
 func (s Settings) prepareRestored(ctx context.Context, path string, ended access.Ended) (keys, secrets int, err error) {
-	d, a, err := s.openAccess(ctx, db.Options{DSN: path, LockWait: -1}, slog.New(slog.DiscardHandler), true)
+	d, a, err := s.openAccess(ctx, db.Options{DSN: path, LockWait: -1}, true)
 	if err != nil {
 		return 0, 0, fmt.Errorf("the backup was not restored, and nothing was changed: %w", err)
 	}
@@ -158,7 +158,7 @@ func (s Settings) prepareRestored(ctx context.Context, path string, ended access
 }
 
 func (s Settings) rewriteHeads(ctx context.Context) error {
-	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1}, slog.New(slog.DiscardHandler), true)
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), LockWait: -1}, true)
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func Doctor(ctx context.Context, s Settings) []Finding {
 	if !add("data folder "+s.Data, checkFolder(s.Data), "chmod 700 "+s.Data+", or start the server once: unstuck serve") {
 		return out
 	}
-	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, slog.New(slog.DiscardHandler), false)
+	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, true)
 	if !add("database and server secret", err, "see the sentence above; unstuck restore brings back a backup") {
 		return out
 	}
@@ -231,10 +231,27 @@ func Doctor(ctx context.Context, s Settings) []Finding {
 		}
 	}
 	add("audit log", err, "compare with a backup; the rows before that place are whole")
+	if err := s.checkReserve(); err != nil {
+		add("room on the disk", err, "free space; the server makes its reserve whole again")
+	}
 	if err := d.Close(); err != nil {
 		add("closing the database", err, "look at the disk")
 	}
 	return out
+}
+
+// checkReserve says when the disk was too full for the whole reserve, which a server makes at its start.
+func (s Settings) checkReserve() error {
+	st, err := os.Stat(db.ReservePath(s.DSN()))
+	switch {
+	case errors.Is(err, os.ErrNotExist): // the database is PostgreSQL, or no server has run here yet
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for the reserve for revocations: %w", err)
+	case st.Size() < reserve:
+		return fmt.Errorf("the disk is or was full: %d of %d KiB are left of the reserve for revocations", st.Size()>>10, reserve>>10)
+	}
+	return nil
 }
 
 func checkFolder(path string) error {

@@ -143,6 +143,9 @@ func (s *Server) laterBlock(ctx context.Context, b *block, io Streams) error {
 	}
 	b.row("Data", "%s", data)
 	b.row("Workspace", "%s", names)
+	if s.access.HeadsMissing() {
+		b.row("Warning", "audit.heads was missing: rows cut off from the end of the audit log before this start would not be noticed")
+	}
 	b.line("")
 	return nil
 }

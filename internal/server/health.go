@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"time"
 
@@ -44,44 +45,77 @@ type Info struct {
 // staleAfter is how long the scheduler may not have looked for due work.
 const staleAfter = 30 * time.Second
 
-var down = op.Code{Status: 503, Name: "down", Doc: "The server does not reach its database. Look at its log."}
+var down = op.Code{Status: 503, Name: "down", Doc: "The server cannot read or write its database. Look at its log, and at the room on its disk."}
 
 // Operations are those of the server itself.
 func (s *Server) Operations() []*op.Operation {
 	return []*op.Operation{
-		op.Define(op.Spec{Name: "server.health", Route: "GET /health", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the health", Doc: "Show how the server is\nAlways 200; the status says what is wrong."}, s.health),
-		op.Define(op.Spec{Name: "server.status", Route: "GET /status", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the status", Doc: "Show the state in one word\nFor load balancers: 503 when the server cannot work.", Errors: []op.Code{down}}, s.status),
+		op.Define(op.Spec{Name: "server.health", Route: "GET /health", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the health", Doc: "Show how the server is\n503 when it cannot read or write its database, which it tries again when asked.", Errors: []op.Code{down}}, s.health),
+		op.Define(op.Spec{Name: "server.status", Route: "GET /status", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the status", Doc: "Show the state in one word\nFor load balancers: 503 when the server cannot read or write its database.", Errors: []op.Code{down}}, s.status),
 		op.Define(op.Spec{Name: "server.info", Route: "GET /v1/info", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see what runs", Doc: "Show what runs here"}, s.info),
 	}
 }
 
-func (s *Server) services(ctx context.Context) Services {
+// probeEvery is how often a database that fails is tried, when somebody asks.
+const probeEvery = time.Second
+
+func (s *Server) services(ctx context.Context) (Services, error) {
 	out := Services{Database: "ok", Scheduler: "ok"}
+	err := s.database(ctx)
+	if err != nil {
+		out.Database = "error"
+	}
+	looked := s.cues.Pulse().At
+	if looked.IsZero() { // not yet: a server that starts is not stale
+		looked = s.opened
+	}
+	if s.deps.Now().Sub(looked) > staleAfter {
+		out.Scheduler = "stale"
+	}
+	return out, err
+}
+
+// database says why the server cannot read its database, or why the last write failed. After a failure it tries to write, so that
+// a server to which nobody sends anything is well again as soon as it can be.
+func (s *Server) database(ctx context.Context) error {
 	err := s.db.View(ctx, func(tx *db.Tx) error {
 		var n int64
 		return tx.Row("SELECT count(*) FROM server_secrets").Scan(&n)
 	})
 	if err != nil {
-		out.Database = "error"
+		return down.Wrap(err, "The server does not reach its database.")
 	}
-	if s.deps.Now().Sub(s.cues.Pulse().At) > staleAfter {
-		out.Scheduler = "stale"
+	if s.db.Failing() != nil && s.probeIsDue() {
+		_ = s.note(ctx, "probed_at") // Failing tells
 	}
-	return out
+	err = s.db.Failing()
+	switch {
+	case errors.Is(err, db.ErrDiskFull):
+		return down.Wrap(err, "The server cannot store anything: the disk of its database is full.")
+	case err != nil:
+		return down.Wrap(err, "The server cannot store anything: the last write to its database failed.")
+	}
+	return nil
+}
+
+func (s *Server) probeIsDue() bool {
+	now, last := s.deps.Now().UnixNano(), s.probed.Load()
+	return (now-last >= int64(probeEvery) || now < last) && s.probed.CompareAndSwap(last, now)
 }
 
 func (s *Server) health(ctx context.Context, _ struct{}) (Health, error) {
-	h := Health{Status: "healthy", Version: Version, Timestamp: op.OffsetTime(op.TimeOf(s.deps.Now())), Services: s.services(ctx)}
-	if h.Services != (Services{"ok", "ok"}) {
+	services, err := s.services(ctx)
+	h := Health{Status: "healthy", Version: Version, Timestamp: op.OffsetTime(op.TimeOf(s.deps.Now())), Services: services}
+	if services != (Services{"ok", "ok"}) {
 		h.Status = "degraded"
 	}
-	return h, nil
+	return h, err
 }
 
 func (s *Server) status(ctx context.Context, _ struct{}) (State, error) {
-	switch p := s.services(ctx); {
-	case p.Database != "ok":
-		return State{}, down.Msg("The server does not reach its database.")
+	switch p, err := s.services(ctx); {
+	case err != nil:
+		return State{}, err
 	case p.Scheduler != "ok":
 		return State{"degraded", "scheduler stale"}, nil
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // Streams are where a server speaks to people.
@@ -29,7 +31,22 @@ const (
 	writeWithin    = 2 * time.Minute // and its answer
 	idleFor        = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
+
+	acmeConnections = 100 // on port 80, at the same time
+	spareFiles      = 200 // of the process, for everything but connections of callers: port 80, the local socket, database, files
 )
+
+// connections is how many the server holds at the same time; when there are more, new ones wait to be accepted. It is the setting,
+// or less when the process may not open so many files, which is said.
+func (s *Server) connections() int {
+	n, most := int64(s.MaxConnections), openFiles()
+	if fit := max(most-spareFiles, 1); most > 0 && n > fit {
+		s.deps.Log.Warn("fewer connections than UNSTUCK_MAX_CONNECTIONS: this process may not open so many files. Raise its limit (ulimit -n, LimitNOFILE=), or set a lower number",
+			"connections", fit, "wanted", n, "files", most)
+		n = fit
+	}
+	return int(n)
+}
 
 // Run starts a server and runs it until ctx ends; then calls under way end, and what memory holds is written.
 func Run(ctx context.Context, settings Settings, io Streams) error {
@@ -67,6 +84,7 @@ func (s *Server) listen() ([]net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w. Is another server running? Choose another address with --listen", addr, err)
 	}
+	main = netutil.LimitListener(main, s.connections())
 	if config != nil {
 		main = tls.NewListener(main, config)
 	}
@@ -80,7 +98,7 @@ func (s *Server) listen() ([]net.Listener, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen on port 80 for ACME: %w", err), main.Close(), local.Close())
 		}
-		all = append(all, plain)
+		all = append(all, netutil.LimitListener(plain, acmeConnections))
 	}
 	return all, nil
 }
@@ -146,6 +164,6 @@ func (s *Server) stop(servers []*http.Server, cancelCalls, stopDuties context.Ca
 		}
 	}
 	stopDuties()
-	errs = append(errs, <-ended, s.noteStop(context.Background()), s.Close())
+	errs = append(errs, <-ended, s.note(context.Background(), stoppedAt), s.Close())
 	return errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"unstuck/internal/access"
@@ -23,6 +25,7 @@ import (
 type Deps struct {
 	Now     func() time.Time // the one clock of the product
 	Log     *slog.Logger
+	Reserve int64    // bytes that are kept free for revocations on the disk of a SQLite database; 0: 4 MiB
 	VFS     string   // of SQLite, for tests that cut the power
 	Pragmas []string // of SQLite's writer, for tests, like "synchronous(off)"
 }
@@ -37,7 +40,12 @@ type Server struct {
 	meter   *meter
 	set     *op.Set
 	handler http.Handler
+	opened  time.Time
+	probed  atomic.Int64 // when the failing database was last tried, in nanoseconds since 1970
 }
+
+// reserve is enough for more than a hundred revocations on a full disk.
+const reserve = 4 << 20
 
 // Operations lists every operation of the product, for documentation and command lines: it cannot be called.
 func Operations() []*op.Operation {
@@ -64,11 +72,11 @@ func Open(ctx context.Context, settings Settings, deps Deps) (*Server, error) {
 	if err := settings.prepareData(); err != nil {
 		return nil, err
 	}
-	d, err := db.Open(ctx, db.Options{DSN: settings.DSN(), Log: deps.Log, VFS: deps.VFS, Pragmas: deps.Pragmas})
+	d, err := db.Open(ctx, db.Options{DSN: settings.DSN(), Log: deps.Log, Reserve: cmp.Or(deps.Reserve, reserve), VFS: deps.VFS, Pragmas: deps.Pragmas})
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Settings: settings, deps: deps, db: d}
+	s := &Server{Settings: settings, deps: deps, db: d, opened: deps.Now()}
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -122,11 +130,10 @@ func (s Settings) serverSecrets(ctx context.Context, d *db.DB) (access.ServerSec
 }
 
 func (s *Server) mount() http.Handler {
-	docs := func(r *http.Request) string { return baseURL(r) + "/docs/errors" }
 	pages := helpPages()
 	pages["/"] = http.RedirectHandler("/docs/help/", http.StatusFound)
 	pages["/metrics"], pages["/docs/help/style.css"] = s.metrics(), http.HandlerFunc(styleSheet)
-	h := rest.New(rest.Options{Set: s.set, Info: APIInfo(), DocsBase: docs, Log: s.deps.Log, Mount: pages})
+	h := rest.New(rest.Options{Set: s.set, Info: APIInfo(), DocsBase: s.docsBase(), Log: s.deps.Log, Mount: pages})
 	if s.Dev {
 		return devGuard(h)
 	}
@@ -135,13 +142,13 @@ func (s *Server) mount() http.Handler {
 
 var misdirected = op.Code{Status: 421, Name: "misdirected_request", Doc: "A server in development mode answers this machine only. Call it by a loopback name, without a proxy."}
 
-// baseURL is the server's address as the caller wrote it.
-func baseURL(r *http.Request) string {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
+// docsBase is the page about errors: at the public name where there is one, else relative to whatever address the caller used. A Host
+// header is no address: whoever sends the request chooses it.
+func (s *Server) docsBase() string {
+	if s.Domain == "" {
+		return "/docs/errors"
 	}
-	return scheme + "://" + r.Host
+	return "https://" + s.Domain + "/docs/errors"
 }
 
 // Handler answers every request; for tests and for whoever brings a listener of his own.
@@ -171,11 +178,14 @@ func (s *Server) Duties(ctx context.Context) error {
 // Close ends the server after its duties have ended.
 func (s *Server) Close() error { return s.db.Close() }
 
-// noteStop remembers when the server stopped, for the next start.
-func (s *Server) noteStop(ctx context.Context) error {
+// stoppedAt is the note of when the server stopped, for the next start.
+const stoppedAt = "stopped_at"
+
+// note remembers the moment under a name.
+func (s *Server) note(ctx context.Context, name string) error {
 	return s.db.Update(ctx, func(tx *db.Tx) error {
 		at := op.TimeOf(s.deps.Now()).String()
-		_, err := tx.Exec("INSERT INTO settings (name, value) VALUES ('stopped_at', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value", at)
+		_, err := tx.Exec("INSERT INTO settings (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, at)
 		return err
 	})
 }
@@ -183,7 +193,7 @@ func (s *Server) noteStop(ctx context.Context) error {
 func (s *Server) lastStop(ctx context.Context) (at time.Time) {
 	_ = s.db.View(ctx, func(tx *db.Tx) error { // without the note the line leaves it out
 		var text string
-		if err := tx.Row("SELECT value FROM settings WHERE name = 'stopped_at'").Scan(&text); err != nil {
+		if err := tx.Row("SELECT value FROM settings WHERE name = ?1", stoppedAt).Scan(&text); err != nil {
 			return err
 		}
 		var err error

@@ -118,6 +118,21 @@ func TestDevelopmentIsLocal(t *testing.T) {
 	}
 }
 
+// TestErrorsLinkToNoHostOfTheCaller: whoever sends a request chooses its Host, and a proxy may hand it on.
+func TestErrorsLinkToNoHostOfTheCaller(t *testing.T) {
+	for domain, want := range map[string]string{"": `"docs":"/docs/errors#`, "unstuck.example.com": `"docs":"https://unstuck.example.com/docs/errors#`} {
+		s := testkit.New(t, "", func(s *server.Settings) { s.Domain = domain })
+		r := httptest.NewRequest(http.MethodGet, "/v1/keys/self", nil)
+		r.Host = "evil.example.com"
+		r.Header.Set("X-Forwarded-Host", "evil.example.com")
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if body := w.Body.String(); w.Code != 401 || strings.Contains(body, "evil") || !strings.Contains(body, want) {
+			t.Errorf("%q: %d %s", domain, w.Code, body)
+		}
+	}
+}
+
 // TestCertificateIsReadAgain: a certificate of files is used, and used anew when the files change.
 func TestCertificateIsReadAgain(t *testing.T) {
 	dir := t.TempDir()

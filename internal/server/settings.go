@@ -37,6 +37,7 @@ type Settings struct {
 	TLSCert        string        `env:"UNSTUCK_TLS_CERT" flag:"tls-cert" doc:"file of your own certificate; read again when it changes"`
 	TLSKey         string        `env:"UNSTUCK_TLS_KEY" flag:"tls-key" doc:"file of the certificate's private key"`
 	TrustedProxies string        `env:"UNSTUCK_TRUSTED_PROXIES" flag:"trusted-proxies" doc:"CIDRs of proxies whose X-Forwarded-For counts, separated by commas; unix for a socket"`
+	MaxConnections int           `env:"UNSTUCK_MAX_CONNECTIONS" flag:"max-connections" default:"10000" doc:"connections at the same time, the local socket not counted; further ones wait. The limit of open files of the process may make it less"`
 	PlainHTTP      bool          `env:"UNSTUCK_PLAIN_HTTP" flag:"plain-http" default:"false" doc:"listen beyond loopback without TLS, on a private network that you trust"`
 	Dev            bool          `flag:"dev" default:"false" doc:"development: sign-up open, callbacks to this machine and private networks, loopback only, requests that come through a proxy or from another site refused"`
 	PrintFirstKey  bool          `flag:"print-first-key" default:"false" doc:"print the first key also when the output is no terminal"`
@@ -109,6 +110,12 @@ func set(v reflect.Value, text string) error {
 			return fmt.Errorf("%q is no duration; write 15m or 90s", text)
 		}
 		v.SetInt(int64(d))
+	case int:
+		n, err := strconv.Atoi(text)
+		if err != nil || n <= 0 {
+			return fmt.Errorf("%q is no whole number above 0", text)
+		}
+		v.SetInt(int64(n))
 	case bool:
 		b, err := strconv.ParseBool(text)
 		if err != nil {

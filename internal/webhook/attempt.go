@@ -17,6 +17,10 @@ const maxReply = 64 << 10 // bytes of a reply that are read
 // attempt sends one job and reads the reply. The whole of it ends with the job's timeout.
 func (s *Sender) attempt(a *attempt) Result {
 	res := Result{Job: a.job, Began: s.Now()}
+	if a.job.Skip != nil && a.job.Skip() {
+		res.Class, res.Message = Unsent, "Its owner withdrew it"
+		return res
+	}
 	if err := s.exchange(a, &res); err != nil {
 		res.Err = err
 		res.Class, res.Message = classifyFault(err)

@@ -61,7 +61,7 @@ func classifyFault(err error) (Class, string) {
 		return Refused, refused.Error()
 	case errors.Is(err, errBadURL):
 		return Refused, err.Error()
-	case errors.Is(err, errStopped):
+	case errors.Is(err, ErrStopped):
 		return Failed, "The server stopped before the webhook endpoint had answered"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return Failed, "Webhook endpoint timed out"

@@ -44,7 +44,7 @@ func TestFaults(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: refused}, "refused " + refused.Error()},
 		{errors.New(strings.Repeat("ä", 600)), "failed " + strings.Repeat("ä", 500)},
 		{errors.New("a\xffb"), "failed a\ufffdb"},
-		{fmt.Errorf("x: %w", errStopped), "failed The server stopped before the webhook endpoint had answered"},
+		{fmt.Errorf("x: %w", ErrStopped), "failed The server stopped before the webhook endpoint had answered"},
 		{errBadURL, "refused The URL cannot be read"},
 	} {
 		if class, message := classifyFault(c.err); string(class)+" "+message != c.want {

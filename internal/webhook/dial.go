@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -133,6 +134,23 @@ func (g *gate) dial(ctx context.Context, _, hostport string) (net.Conn, error) {
 	return nil, first
 }
 
+// allowed says that an address leads to where only Allow lets calls go.
+func (p Policy) allowed(ctx context.Context, rawURL string) bool {
+	p.Secure = false
+	host, err := p.checkURL(rawURL)
+	if err != nil {
+		return false
+	}
+	g := p.gate()
+	addrs, err := g.resolve(ctx, host)
+	for _, a := range addrs {
+		if !slices.ContainsFunc(g.allow, func(n netip.Prefix) bool { return n.Contains(a) }) {
+			return false
+		}
+	}
+	return err == nil && len(addrs) > 0
+}
+
 // connect dials one of n addresses that are left to try.
 func (g *gate) connect(ctx context.Context, host string, to netip.AddrPort, n int) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && n > 1 {
@@ -155,7 +173,11 @@ func (g *gate) connect(ctx context.Context, host string, to netip.AddrPort, n in
 
 // Check refuses an address as CheckURL does, and then for what its name resolves to now. It is for telling people early; what
 // protects is that every connection is checked again.
+// Plain http is as good as https to addresses of Allow: they are somebody's own network.
 func (p Policy) Check(ctx context.Context, rawURL string) error {
+	if p.Secure && len(p.Allow) > 0 && p.allowed(ctx, rawURL) {
+		p.Secure = false
+	}
 	host, err := p.checkURL(rawURL)
 	if err != nil {
 		return err

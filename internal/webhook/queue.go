@@ -293,7 +293,7 @@ func (q *queue) finish(a *attempt, res *Result, now time.Time) (rest time.Durati
 	q.inFlight[a.lane]--
 	w.jobs--
 	switch {
-	case res.Class == Refused || errors.Is(res.Err, errStopped): // says nothing about the receiver
+	case res.Class == Refused || res.Class == Unsent || errors.Is(res.Err, ErrStopped): // says nothing about the receiver
 	case res.Class != Failed:
 		q.alive(e, res.Took <= slowAfter)
 		if limited {

@@ -45,8 +45,8 @@ type Sender struct {
 	idle       chan struct{} // closed when stopped and no attempt is in flight
 }
 
-// errStopped is the cause of a request that Stop cut off.
-var errStopped = errors.New("the sender stopped")
+// ErrStopped is the cause of a request that Stop cut off.
+var ErrStopped = errors.New("the sender stopped")
 
 // NewSender starts a sender. Stop ends it.
 func NewSender(o Options) *Sender {
@@ -107,11 +107,11 @@ func (s *Sender) Stop(ctx context.Context) {
 	select {
 	case <-s.idle:
 	case <-ctx.Done():
-		s.cancel(errStopped)
+		s.cancel(ErrStopped)
 		<-s.idle
 	}
 	s.reporter.Wait()
-	s.cancel(errStopped)
+	s.cancel(ErrStopped)
 	s.Client.CloseIdleConnections()
 }
 

@@ -71,6 +71,8 @@ type Job struct {
 	Secrets []string      // that live now; the first makes X-CueAPI-Signature. None: unsigned
 	Timeout time.Duration // of the whole attempt, from resolving the name to the last byte of the reply; 0 means 30 s
 	Tag     any           // the owner's own
+	// Skip is asked right before the attempt begins; if it answers true, the job comes back Unsent. Nil never does.
+	Skip func() bool
 }
 
 // defaultTimeout is CueAPI wire contract 8.

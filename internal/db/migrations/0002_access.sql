@@ -21,9 +21,11 @@ CREATE TABLE workspaces (
 CREATE TABLE users (
   id            TEXT PRIMARY KEY,
   email         TEXT NOT NULL,
-  email_folded  TEXT NOT NULL UNIQUE,
+  email_folded  TEXT NOT NULL,                -- what somebody typed, and proves nothing: see access.person
+  signed_up     INTEGER NOT NULL DEFAULT 0,   -- 1 for one who came by sign-up
   created_at    INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX users_email ON users (email_folded);
 
 CREATE TABLE memberships (
   workspace_id TEXT NOT NULL REFERENCES workspaces (id),
@@ -69,9 +71,11 @@ CREATE TABLE secrets (
   created_at    INTEGER NOT NULL,
   ends_at       INTEGER,                      -- of an old one
   last_used_at  INTEGER,
-  last_used     TEXT NOT NULL                 -- JSON {operation, door, ip, user_agent, code}; '{}' before the first use
+  last_used     TEXT NOT NULL,                -- JSON {operation, door, ip, user_agent, code}; '{}' before the first use
+  shown_to      TEXT NOT NULL DEFAULT ''      -- user id of whoever was shown it and is not the member whose key it is; '' for nobody
 ) STRICT;
 CREATE INDEX secrets_key ON secrets (key_id, seq);
+CREATE INDEX secrets_shown ON secrets (shown_to) WHERE shown_to <> '';
 
 CREATE TABLE activity (
   key_id    TEXT NOT NULL,

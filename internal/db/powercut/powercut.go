@@ -37,6 +37,8 @@ type Disk struct {
 	off      bool
 	left     int // writes and syncs until the power goes; 0: it stays
 	full     bool
+	reserve  string // a file whose room may be used once it was given up
+	room     int64  // what it took up when the disk was full, less what was used since
 	badSyncs int
 }
 
@@ -82,7 +84,32 @@ func (d *Disk) Off() bool {
 func (d *Disk) SetFull(full bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.full = full
+	d.full, d.reserve = full, ""
+}
+
+// SetFullBut makes the disk refuse every write that needs more room than was given up of a file, which is on the real disk.
+func (d *Disk) SetFullBut(reserve string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	st, err := os.Stat(reserve)
+	if err != nil {
+		return err
+	}
+	d.full, d.reserve, d.room = true, reserve, st.Size()
+	return nil
+}
+
+// grow takes room for a file; false when there is none. The disk is locked.
+func (d *Disk) grow(by int64) bool {
+	if !d.full || by <= 0 {
+		return true
+	}
+	st, err := os.Stat(d.reserve)
+	if err != nil || by > d.room-st.Size() {
+		return false
+	}
+	d.room -= by
+	return true
 }
 
 // FailSyncs lets the next n syncs fail.
@@ -228,14 +255,12 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
-	if f.disk.full {
-		size, err := f.Size()
-		if err != nil {
-			return 0, err
-		}
-		if off+int64(len(p)) > size {
-			return 0, sqlite3.FULL
-		}
+	size, err := f.Size()
+	if err != nil {
+		return 0, err
+	}
+	if !f.disk.grow(off + int64(len(p)) - size) {
+		return 0, sqlite3.FULL
 	}
 	if !f.disk.off {
 		f.content.pending = append(f.content.pending, change{off, append([]byte{}, p...)})

@@ -1,0 +1,22 @@
+//go:build unix
+
+package server
+
+import (
+	"math"
+	"syscall"
+)
+
+// private makes every file that this process makes readable by its owner only: also those that SQLite keeps beside the database,
+// whose locks anybody could hold who can open them.
+func private() { syscall.Umask(0o077) }
+
+// openFiles is how many files and connections this process may have open; 0 when it is not known. Go raises the soft limit to the
+// hard one by itself.
+func openFiles() int64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int64(min(uint64(limit.Cur), math.MaxInt32))
+}
