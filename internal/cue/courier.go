@@ -81,6 +81,7 @@ func (k *courier) open() {
 type parcel struct {
 	c    *courier
 	jobs []*job
+	safe []*job // those that are committed
 }
 
 func (k *courier) parcel() *parcel { return &parcel{c: k} }
@@ -107,14 +108,19 @@ func (p *parcel) drop() {
 	p.jobs = nil
 }
 
-// handOver sends the jobs: they are committed.
-func (p *parcel) handOver() {
+// keep notes that the jobs are committed. It runs within the commit, so that whoever deletes their cue from now on finds them.
+func (p *parcel) keep() {
 	if p == nil || len(p.jobs) == 0 {
 		return
 	}
 	p.c.hold(p.jobs)
-	p.c.sendAll(p.jobs)
-	p.jobs = nil
+	p.safe, p.jobs = p.jobs, nil
+}
+
+// send sends what is committed.
+func (p *parcel) send() {
+	p.c.sendAll(p.safe)
+	p.safe = nil
 }
 
 func (k *courier) sendAll(jobs []*job) {
@@ -257,6 +263,7 @@ func (c *Cues) feedAll(ctx context.Context) error {
 func (c *Cues) feed(ctx context.Context, meals []meal) error {
 	now := c.now()
 	done := false
+	var jobs []*job
 	err := c.DB.Update(ctx, func(tx *db.Tx) error {
 		plates := make([]plate, len(meals))
 		for i, m := range meals {
@@ -280,11 +287,12 @@ func (c *Cues) feed(ctx context.Context, meals []meal) error {
 				for _, to := range plates[i].moved {
 					c.courier.lower(to.lane, to.next)
 				}
-				c.courier.sendAll(plates[i].jobs)
+				jobs = append(jobs, plates[i].jobs...)
 			}
 		})
 		return nil
 	})
+	c.courier.sendAll(jobs)
 	if !done {
 		c.courier.spat(meals)
 	}

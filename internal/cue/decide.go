@@ -118,7 +118,7 @@ func (c *Cues) insertFired(tx *db.Tx, all []fired, now op.Time, to *parcel) erro
 		for l := range lanes {
 			c.courier.lower(l, now)
 		}
-		to.handOver()
+		to.keep()
 	})
 	return sums.save(tx)
 }

@@ -273,6 +273,7 @@ func (c *Cues) fireThese(ctx context.Context, due []dueCue, now op.Time) (fired 
 		}
 		return c.move(tx, fs, now)
 	})
+	to.send()
 	if err != nil {
 		return 0, err
 	}
