@@ -35,12 +35,12 @@ func (s schedule) catchUp(policy string, due span, now op.Time) (v verdict) {
 	switch policy {
 	case skipMissed:
 		late := in(now, -missedAfter)
-		v.skipped, v.reason = s.clip(due, due.first, late), reasonPolicy
-		if v.skipped.count == due.count {
-			return v
-		}
-		if v.skipped.count > 0 {
+		if v.skipped = s.clip(due, due.first, late); v.skipped.count > 0 {
+			v.reason = reasonPolicy
 			due = s.clip(due, late, due.last+1)
+		}
+		if due.count == 0 {
+			return v
 		}
 	case replayAll:
 		for at, ok := due.last, true; ok && at >= due.first && len(v.fire) < replayMost; at, ok = s.last(at - 1) {

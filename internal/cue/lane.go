@@ -12,6 +12,7 @@ import (
 const (
 	memoryMost = 64 << 20 // of all jobs, as job.cost counts
 	laneMost   = 4096     // jobs of one lane
+	laneShare  = 32       // a lane may fill this part of what is free, a workspace half of it
 	jobCost    = 2 << 10  // of a job beside its payload and callback
 )
 
@@ -90,7 +91,7 @@ func (l *lanes) shut(name lane, until op.Time) {
 // room is how much more of a lane, by cost and by number, may come into memory. A lane that has nothing there may always have one.
 func (l *lanes) room(q *queue) (cost int64, jobs int) {
 	free := memoryMost - l.used
-	cost = min(free/4-q.cost, free/2-l.workspaces[q.workspace])
+	cost = min(free/laneShare-q.cost, free/2-l.workspaces[q.workspace])
 	if q.held == 0 && free > 0 {
 		cost = max(cost, 1)
 	}

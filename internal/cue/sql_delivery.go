@@ -12,7 +12,8 @@ const (
 			SELECT (SELECT x.id FROM executions x WHERE x.deliver_at IS NOT NULL AND (x.workspace_id, x.endpoint) > (e.workspace_id, e.endpoint)
 				ORDER BY x.workspace_id, x.endpoint, x.deliver_at, x.id LIMIT 1)
 			FROM heads h JOIN executions e ON e.id = h.id)
-		SELECT e.workspace_id, e.endpoint, e.deliver_at FROM heads h JOIN executions e ON e.id = h.id`
+		SELECT (SELECT e.workspace_id FROM executions e WHERE e.id = h.id), (SELECT e.endpoint FROM executions e WHERE e.id = h.id),
+			(SELECT e.deliver_at FROM executions e WHERE e.id = h.id) FROM heads h WHERE h.id IS NOT NULL`
 	sqlLaneNext = `SELECT deliver_at FROM executions WHERE workspace_id = ?1 AND endpoint = ?2 AND deliver_at IS NOT NULL
 		ORDER BY deliver_at LIMIT 1`
 
