@@ -42,18 +42,18 @@ const (
 func (c *Cues) saveResults(ctx context.Context) (int, error) {
 	c.courier.saving.Lock()
 	defer c.courier.saving.Unlock()
-	some := c.courier.next(resultMost)
+	some := c.courier.results.take(resultMost)
 	if len(some) == 0 {
 		return 0, nil
 	}
 	if err := c.saveThese(ctx, some); err != nil {
 		if len(some) == 1 {
-			c.courier.putBack(some)
+			c.courier.results.putBack(some)
 			return 0, fmt.Errorf("store the result of execution %s: %w", some[0].id, err)
 		}
 		for i := range some { // one by one, so that one that cannot be stored holds up no other
 			if err := c.saveThese(ctx, some[i:i+1]); err != nil {
-				c.courier.putBack(some[i:])
+				c.courier.results.putBack(some[i:])
 				return i, fmt.Errorf("store the result of execution %s: %w", some[i].id, err)
 			}
 		}
@@ -73,6 +73,7 @@ func (c *Cues) saveThese(ctx context.Context, some []*result) error {
 	for i, r := range some {
 		jobs[i] = r.job
 	}
+	c.courier.learn(some)
 	c.courier.release(jobs)
 	return nil
 }

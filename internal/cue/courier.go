@@ -16,7 +16,7 @@ import (
 const (
 	callGrace  = time.Minute // beyond its timeout, until a call that nobody knows of any more is sent again
 	rescan     = time.Minute // how often the lanes are read from the database in case
-	resultMost = 256         // results stored in one commit
+	resultMost = 1000        // results stored in one commit
 )
 
 // callDeadline is when a call that is handed to the sender now must have ended.
@@ -58,10 +58,8 @@ type courier struct {
 	post    poster
 	feeding sync.Mutex // one round at a time
 
-	resultsMu sync.Mutex
-	results   []*result
-	came      chan struct{} // holds a token when results wait
-	saving    sync.Mutex
+	results results
+	saving  sync.Mutex
 }
 
 // poster sends. *postbox is the one of the product; it calls back with the result of each job, once.
@@ -74,7 +72,7 @@ type poster interface {
 
 func (k *courier) open() {
 	k.lanes.open()
-	k.came = make(chan struct{}, 1)
+	k.results.open()
 }
 
 // parcel gathers jobs of one transaction, to be sent when it is committed.
@@ -125,40 +123,8 @@ func (p *parcel) send() {
 
 func (k *courier) sendAll(jobs []*job) {
 	for _, j := range jobs {
-		k.post.send(j, k.take)
+		k.post.send(j, k.results.add)
 	}
-}
-
-// take receives a result from the sender.
-func (k *courier) take(r *result) {
-	k.resultsMu.Lock()
-	k.results = append(k.results, r)
-	k.resultsMu.Unlock()
-	k.resultsCame()
-}
-
-func (k *courier) resultsCame() {
-	select {
-	case k.came <- struct{}{}:
-	default:
-	}
-}
-
-func (k *courier) next(most int) []*result {
-	k.resultsMu.Lock()
-	defer k.resultsMu.Unlock()
-	n := min(len(k.results), most)
-	some := k.results[:n:n]
-	if k.results = k.results[n:]; len(k.results) == 0 {
-		k.results = nil
-	}
-	return some
-}
-
-func (k *courier) putBack(some []*result) {
-	k.resultsMu.Lock()
-	defer k.resultsMu.Unlock()
-	k.results = append(some, k.results...)
 }
 
 // deliver feeds the sender until ctx ends. What is then under way ends, or goes back into its queue.
@@ -217,14 +183,15 @@ func (c *Cues) resultLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.courier.came:
+		case <-c.courier.results.came:
 		}
+		c.courier.results.linger(ctx)
 		for {
 			n, err := c.saveResults(ctx)
 			if err != nil {
 				c.Log.Error("storing the results of callbacks failed; it is tried again", "error", err)
 				pause(ctx, lookEvery)
-				c.courier.resultsCame()
+				c.courier.results.ring()
 			}
 			if err != nil || n == 0 {
 				break

@@ -43,9 +43,9 @@ func TestCrashBetweenSendAndCommit(t *testing.T) {
 
 // peek is the results that wait to be stored.
 func (k *courier) peek() []*result {
-	k.resultsMu.Lock()
-	defer k.resultsMu.Unlock()
-	return k.results
+	k.results.mu.Lock()
+	defer k.results.mu.Unlock()
+	return k.results.list
 }
 
 // A clean stop waits for what is under way and stores it; what was not sent goes back into its queue as it was.

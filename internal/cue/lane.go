@@ -11,8 +11,9 @@ import (
 // How much waits in memory to be sent. The rest waits in the database.
 const (
 	memoryMost = 64 << 20 // of all jobs, as job.cost counts
-	laneMost   = 4096     // jobs of one lane
+	laneMost   = 8192     // jobs of one lane
 	laneShare  = 32       // a lane may fill this part of what is free, a workspace half of it
+	swiftShare = 4        // the same for a lane whose last call went well
 	jobCost    = 2 << 10  // of a job beside its payload and callback
 )
 
@@ -27,6 +28,7 @@ type queue struct {
 	next op.Time // the earliest deliver_at in the database; never for none
 	open op.Time // nothing of it is sent before: its breaker is open
 	fed  uint64  // the round in which it was last fed
+	well bool    // its last call went well
 }
 
 // lanes are all queues that have something to send, now or later. They are never late: every commit that writes an earlier
@@ -90,8 +92,11 @@ func (l *lanes) shut(name lane, until op.Time) {
 
 // room is how much more of a lane, by cost and by number, may come into memory. A lane that has nothing there may always have one.
 func (l *lanes) room(q *queue) (cost int64, jobs int) {
-	free := memoryMost - l.used
-	cost = min(free/laneShare-q.cost, free/2-l.workspaces[q.workspace])
+	free, share := memoryMost-l.used, int64(laneShare)
+	if q.well {
+		share = swiftShare
+	}
+	cost = min(free/share-q.cost, free/2-l.workspaces[q.workspace])
 	if q.held == 0 && free > 0 {
 		cost = max(cost, 1)
 	}
@@ -122,6 +127,17 @@ func (l *lanes) reserve(name lane, cost int64, now op.Time) bool {
 	}
 	l.add(q, 1, cost)
 	return true
+}
+
+// learn notes how the last calls of lanes went.
+func (l *lanes) learn(some []*result) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range some {
+		if !r.back {
+			l.of(r.lane).well = r.good
+		}
+	}
 }
 
 // release gives up what jobs held, or what was reserved for them.

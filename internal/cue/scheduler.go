@@ -16,7 +16,8 @@ import (
 
 const (
 	lookEvery = time.Second // the scheduler looks at least so often, whatever it believes to be due
-	dueAtOnce = 250         // cues fired in one commit: half as many make the first wait less, twice as many save nothing
+	dueAtOnce = 250         // cues fired in the first commit of many: half as many make the first wait less, twice as many save nothing
+	dueMost   = 1000        // in those that follow, where what counts is how soon all are done
 )
 
 // never is after every due time.
@@ -174,15 +175,17 @@ func (c *Cues) Settle(ctx context.Context) error {
 func (c *Cues) fireDue(ctx context.Context) error {
 	start := c.Now()
 	fired := 0
-	for {
+	defer c.courier.results.unhurried()
+	for most := dueAtOnce; ; most = min(2*most, dueMost) {
 		now := c.now()
-		due, err := c.lookUp(ctx, now, dueAtOnce)
+		due, err := c.lookUp(ctx, now, most)
 		if err != nil {
 			return fmt.Errorf("look for cues that are due: %w", err)
 		}
 		if len(due) == 0 {
 			break
 		}
+		c.courier.results.hurried()
 		n, err := c.fireBatch(ctx, due, now)
 		fired += n
 		if err != nil {
