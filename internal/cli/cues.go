@@ -13,7 +13,7 @@ import (
 
 // unbuilt are inputs of CueAPI that this version refuses; the command line does not offer them.
 var unbuilt = map[string]string{
-	"delivery": hiddenFlag, "alerts": hiddenFlag, "on_success_fire": hiddenFlag, "require_payload_override": hiddenFlag, "required_payload_keys": hiddenFlag,
+	"alerts": hiddenFlag, "on_success_fire": hiddenFlag, "require_payload_override": hiddenFlag, "required_payload_keys": hiddenFlag,
 	"exit_criteria": hiddenFlag, "idempotency_key": hiddenFlag,
 }
 
@@ -21,7 +21,7 @@ var unbuilt = map[string]string{
 func cueFlags(more map[string]string) map[string]string {
 	out := map[string]string{
 		"schedule": hiddenFlag, "callback": hiddenFlag, "retry": hiddenFlag, "on_failure": hiddenFlag, "verification": hiddenFlag, "transport": hiddenFlag,
-		"cron": hiddenFlag, "at": hiddenFlag, "timezone": hiddenFlag, "callback_url": hiddenFlag, "worker": hiddenFlag, "status": hiddenFlag, "catch_up": hiddenFlag,
+		"cron": hiddenFlag, "at": hiddenFlag, "timezone": hiddenFlag, "callback_url": hiddenFlag, "worker": hiddenFlag, "status": hiddenFlag, "delivery": hiddenFlag,
 	}
 	maps.Copy(out, unbuilt)
 	maps.Copy(out, more)
@@ -32,9 +32,11 @@ func cueFlags(more map[string]string) map[string]string {
 func cueWordings() map[string]wording {
 	return map[string]wording{
 		"cue.create": {args: []string{"name"}, flags: cueFlags(nil), own: ownCue, show: showCueCreated,
-			note: "--cron has five fields (minute hour day month weekday), a sixth for seconds, or a word such as @daily. Without --zone it is UTC.",
+			note: "--cron has five fields (minute hour day month weekday), a sixth for seconds, or a word such as @daily. Without --zone it is UTC.\n\n" +
+				"A callback's end is known in one of three ways: a 2xx is done (delivered, not confirmed); with --outcome-in-reply its answer says, as {\"success\": true}; with --outcome-within it is reported within that time.",
 			like: []string{"cues create hello --cron '*/5 * * * *' --to worker --payload '{\"who\":\"world\"}'",
-				"cues create nightly-report --cron '0 3 * * *' --zone Europe/Berlin --verify require_result_url", "cues create launch --at '2026-12-01 09:00' --zone Europe/Berlin --payload @launch.json"}},
+				"cues create nightly-report --cron '0 3 * * *' --zone Europe/Berlin --verify require_result_url", "cues create launch --at '2026-12-01 09:00' --zone Europe/Berlin --payload @launch.json",
+				"cues create sync --cron '@hourly' --to https://hooks.example.com/sync --header 'Authorization: Bearer …' --outcome-within 10m"}},
 		"cue.list":   {show: showCues, like: []string{"cues list --name 'crm-*'", "cues list --status paused"}},
 		"cue.get":    {own: ownCueGet, flags: map[string]string{"execution_limit": "executions", "execution_offset": hiddenFlag}, show: showCue},
 		"cue.update": {flags: cueFlags(nil), own: ownCueUpdate, show: showCueChanged, like: []string{"cues update nightly-report --zone Europe/Berlin", "cues update hello --cron '*/10 * * * *'"}},
@@ -46,16 +48,18 @@ func cueWordings() map[string]wording {
 		"cue.fire": {flags: cueFlags(map[string]string{"payload_override": "payload", "send_at": "at"}), show: showFired, like: []string{"cues fire hello", "cues fire hello --payload '{\"who\":\"me\"}'"}},
 		"cue.ledger": {show: showLedger, note: "Works for a deleted cue too, by its id.",
 			like: []string{"cues ledger nightly-report --from 2026-11-01"}},
+		"echo.store": {noun: "echo", verb: "post", hidden: true}, "echo.get": {noun: "echo", verb: "get"},
 		"usage.get": {show: showUsage, top: true, verb: "usage"},
 	}
 }
 
 // cueOptions are the own flags of create and update.
 type cueOptions struct {
-	cron, at, zone, to, verify string
-	attempts                   int64
-	pauseOnFailure             bool
-	fs                         *pflag.FlagSet
+	cron, at, zone, verify string
+	attempts               int64
+	pauseOnFailure         bool
+	callbackOptions
+	fs *pflag.FlagSet
 }
 
 func (o *cueOptions) add(fs *pflag.FlagSet) {
@@ -63,15 +67,26 @@ func (o *cueOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.cron, "cron", "", "again and again: minute hour day month weekday")
 	fs.StringVar(&o.at, "at", "", "once, at this moment; without an offset it is read in --zone")
 	fs.StringVar(&o.zone, "zone", "", "time zone of the schedule, like Europe/Berlin (default UTC)")
-	fs.Int64Var(&o.attempts, "attempts", 3, "how often an execution is handed out at most")
+	fs.Int64Var(&o.attempts, "attempts", 3, "how often an execution is handed out, or its callback called, at most")
 	fs.StringVar(&o.verify, "verify", "", "what a reported success must bring to count: none, require_external_id, require_result_url, require_artifacts, manual")
 	fs.BoolVar(&o.pauseOnFailure, "pause-on-failure", false, "pause when an execution was missed, or failed without a report")
+	o.callbackOptions.add(fs)
 }
 
 // fill puts what the flags say, beside the schedule, into the inputs.
-func (o *cueOptions) fill(r *run) {
+func (o *cueOptions) fill(r *run) error {
+	if err := o.callbackOptions.fill(r, o.fs); err != nil {
+		return err
+	}
+	retry := map[string]any{}
 	if o.fs.Changed("attempts") {
-		r.in["retry"] = map[string]any{"max_attempts": o.attempts}
+		retry["max_attempts"] = o.attempts
+	}
+	if o.fs.Changed("backoff") {
+		retry["backoff_minutes"] = o.backoff
+	}
+	if len(retry) > 0 {
+		r.in["retry"] = retry
 	}
 	if o.verify != "" {
 		r.in["verification"] = map[string]any{"mode": o.verify}
@@ -79,6 +94,7 @@ func (o *cueOptions) fill(r *run) {
 	if o.fs.Changed("pause-on-failure") {
 		r.in["on_failure"] = map[string]any{"pause": o.pauseOnFailure}
 	}
+	return nil
 }
 
 // schedule is the schedule that the flags name; nil when they name none.
@@ -121,12 +137,13 @@ func ownCue(fs *pflag.FlagSet) func(*run) error {
 			return usage("Say when: --cron '*/5 * * * *' for again and again, or --at '2026-12-01 09:00' for once.")
 		}
 		r.in["schedule"] = s
+		r.in["transport"] = "webhook"
 		if o.to == "worker" {
 			r.in["transport"] = "worker"
-		} else {
-			r.in["transport"], r.in["callback"] = "webhook", map[string]any{"url": o.to}
 		}
-		o.fill(r)
+		if err := o.fill(r); err != nil {
+			return err
+		}
 		if o.zone == "" && namesHour(o.cron) {
 			r.say("Zone    UTC, because no --zone was given. To mean your own clock: --zone %s", r.Zone)
 		}
@@ -146,12 +163,15 @@ func namesHour(expr string) bool {
 func ownCueUpdate(fs *pflag.FlagSet) func(*run) error {
 	o := &cueOptions{}
 	o.add(fs)
+	fs.StringVar(&o.to, "to", "", "another URL of the callback")
 	return func(r *run) error {
 		s, err := o.schedule()
 		if err != nil {
 			return err
 		}
-		o.fill(r)
+		if err := o.fill(r); err != nil {
+			return err
+		}
 		if s == nil {
 			return nil
 		}
@@ -190,7 +210,10 @@ func showCueCreated(r *run, a *answer) error {
 		return err
 	}
 	waits := "for workers"
-	if c.Warning != nil {
+	switch {
+	case c.Transport == "webhook":
+		waits = "calls " + c.Callback.words()
+	case c.Warning != nil:
 		waits = "waits for a worker"
 	}
 	r.print("Created cue %s  %s  %s, %s", c.Name, c.ID, c.Status, waits)
@@ -262,12 +285,26 @@ func showCue(r *run, a *answer) error {
 	if c.LastRun != nil {
 		t.add("last", r.ago(*c.LastRun))
 	}
+	if c.PauseReason != nil {
+		t.add("paused", *c.PauseReason)
+	}
+	if c.Transport == "webhook" {
+		t.add("calls", c.Callback.words())
+		t.add("done when", c.Delivery.words())
+	}
 	t.add("payload", string(c.Payload))
 	t.add("attempts", fmt.Sprintf("at most %d", c.Retry.MaxAttempts))
+	if c.CatchUp != "run_once_if_missed" {
+		t.add("missed", map[string]string{"skip_missed": "due times late by more than a minute are skipped", "replay_all_missed": "every due time runs late, the latest 100 of them"}[c.CatchUp])
+	}
 	if c.Verification != nil {
 		t.add("verification", c.Verification.Mode)
 	}
-	t.add("fired", thousands(c.FiredCount)+" due times, "+thousands(c.RunCount)+" ended")
+	runs := " ended"
+	if c.Transport == "webhook" {
+		runs = " attempts"
+	}
+	t.add("fired", thousands(c.FiredCount)+" due times, "+thousands(c.RunCount)+runs)
 	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
 	if len(c.Executions) > 0 {
 		r.print("\n%s", strings.TrimSuffix(r.executionTable(c.Executions), "\n"))
@@ -289,11 +326,14 @@ func showFired(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	when := "a worker may take it now"
-	if e.ScheduledFor.After(r.Now()) {
-		when = "a worker may take it from " + r.clock(e.ScheduledFor) + " UTC on"
+	what, when := "a worker may take it", "now"
+	if e.Transport == "webhook" {
+		what = "the callback is called"
 	}
-	r.print("Fired %s  execution %s  %s: %s", r.typed["id"], eight(e.ID), e.Status, when)
+	if e.ScheduledFor.After(r.Now()) {
+		when = "from " + r.clock(e.ScheduledFor) + " UTC on"
+	}
+	r.print("Fired %s  execution %s  %s: %s %s", r.typed["id"], eight(e.ID), e.Status, what, when)
 	return nil
 }
 

@@ -22,10 +22,14 @@ type cueView struct {
 	Retry       struct {
 		MaxAttempts int `json:"max_attempts"`
 	} `json:"retry"`
-	NextRun      *time.Time `json:"next_run"`
-	LastRun      *time.Time `json:"last_run"`
-	RunCount     int64      `json:"run_count"`
-	FiredCount   int64      `json:"fired_count"`
+	Callback     callbackView  `json:"callback"`
+	Delivery     *deliveryView `json:"delivery"`
+	CatchUp      string        `json:"catch_up"`
+	PauseReason  *string       `json:"pause_reason"`
+	NextRun      *time.Time    `json:"next_run"`
+	LastRun      *time.Time    `json:"last_run"`
+	RunCount     int64         `json:"run_count"`
+	FiredCount   int64         `json:"fired_count"`
 	Verification *struct {
 		Mode string `json:"mode"`
 	} `json:"verification"`
@@ -78,6 +82,16 @@ type executionView struct {
 	ReplayedFrom    *string         `json:"replayed_from"`
 	Unfenced        bool            `json:"unfenced"`
 	Evidence        int64           `json:"evidence_versions"`
+
+	// Of webhooks.
+	Transport    string     `json:"transport"`
+	OutcomeBy    *string    `json:"outcome_by"`
+	Unconfirmed  bool       `json:"unconfirmed"`
+	NextRetry    *time.Time `json:"next_retry"`
+	HTTPStatus   *int       `json:"http_status"`
+	ErrorMessage *string    `json:"error_message"`
+	Redelivered  int64      `json:"redelivered"`
+	ResponseBody *string    `json:"response_body"`
 }
 
 type outcomeView struct {

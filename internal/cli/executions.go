@@ -195,6 +195,8 @@ func stateWords(state string) string {
 		return "success, to be verified"
 	case "verification_failed":
 		return "success, but not verified"
+	case "unknown":
+		return "unknown, nobody said"
 	}
 	return strings.ReplaceAll(state, "_", " ")
 }
@@ -267,7 +269,11 @@ func showReplayed(r *run, a *answer) error {
 	if e.ReplayedFrom != nil {
 		from = eight(*e.ReplayedFrom)
 	}
-	r.print("Replayed %s  execution %s  %s: a worker may take it now", from, eight(e.ID), e.Status)
+	what := "a worker may take it now"
+	if e.Transport == "webhook" {
+		what = "the callback is called now"
+	}
+	r.print("Replayed %s  execution %s  %s: %s", from, eight(e.ID), e.Status, what)
 	return nil
 }
 
@@ -327,6 +333,12 @@ func (d *door) executionTable(list []executionView) string {
 	for i := range list {
 		e := &list[i]
 		worker, outcome := "–", "–"
+		if e.Transport == "webhook" {
+			worker = "callback"
+		}
+		if e.Unconfirmed {
+			outcome = unconfirmedWords
+		}
 		if e.ClaimedByWorker != nil {
 			worker = *e.ClaimedByWorker
 		}
@@ -358,6 +370,7 @@ func showExecution(r *run, a *answer) error {
 		}
 		t.add("taken by", taken)
 	}
+	e.addCallRows(r, t)
 	t.add("payload", string(e.Payload))
 	if e.OutcomeState != nil && e.Outcome != nil {
 		words := stateWords(*e.OutcomeState)

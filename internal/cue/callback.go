@@ -40,11 +40,26 @@ const (
 	defaultWithin  = 300 // seconds until an outcome must be reported
 )
 
-// deliveryInput says how a callback is called and how the end is known (CueAPI wire contract 10.1). It is taken as a whole.
+// deliveryInput says how a callback is called and how the end is known (CueAPI wire contract 10.1).
 type deliveryInput struct {
-	Timeout op.Opt[int64]  `json:"timeout_seconds" min:"1" max:"3600" doc:"how long a call may take in all; 30 when absent"`
+	Timeout op.Opt[int64]  `json:"timeout_seconds" min:"1" max:"3600" doc:"how long a call may take in all; 30 when never given"`
 	Within  op.Opt[int64]  `json:"outcome_deadline_seconds" min:"1" max:"3600" doc:"the outcome is reported within so many seconds after a 2xx; 300 when absent and outcome_by is report"`
 	By      op.Opt[string] `json:"outcome_by" enum:"status|reply|report" doc:"how the end is known. status: a 2xx is done (delivered, not confirmed). reply: the 2xx answer says, as a JSON object with success. report: it is reported, or the answer says. Absent: report with outcome_deadline_seconds, else status"`
+}
+
+// apply puts what was given over what is stored.
+func (d deliveryInput) apply(q *cue) error {
+	stored := int64(defaultTimeout)
+	if q.timeout != nil {
+		stored = *q.timeout
+	}
+	q.timeout = ptr(d.Timeout.Or(stored))
+	if !d.By.Set && !d.Within.Set {
+		return nil
+	}
+	within, err := d.within()
+	q.outcomeWithin = within
+	return err
 }
 
 // within is what goes into the column outcome_within.
@@ -118,18 +133,21 @@ func ownEcho(u *url.URL, host string) bool {
 const echoPath = "/v1/echo/"
 
 // look finds out whether a new address of the callback may be called. It may ask a name server, so it must not be called within
-// a transaction; apply gives the answer in its turn.
-func (d *definition) look(ctx context.Context, c *Cues) {
+// a transaction; apply gives the answer in its turn. That of a worker's cue is not called, and judged by how it is written alone.
+func (d *definition) look(ctx context.Context, c *Cues, transport string) {
 	in := d.Callback.Val
 	if !in.URL.Set {
+		return
+	}
+	if transport != transportWebhook {
+		if err := c.Callbacks.CheckURL(in.URL.Val); err != nil {
+			d.call = InvalidCallbackURL.Msg("%v", err)
+		}
 		return
 	}
 	d.host = op.CallOf(ctx).Host
 	if u, err := url.Parse(in.URL.Val); err == nil && ownEcho(u, d.host) {
 		return
-	}
-	if err := c.Callbacks.CheckURL(in.URL.Val); err != nil {
-		d.text = InvalidCallbackURL.Msg("%v", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveWithin)
 	defer cancel()

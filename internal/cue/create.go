@@ -99,7 +99,7 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 		callback: `{"url":null,"method":"POST","headers":{}}`, payload: "{}", maxAttempts: 3, backoff: "[1,5,15]", catchUp: runOnce,
 		version: 1, createdBy: caller.KeyID(), createdAt: now, updatedAt: now,
 	}
-	in.look(ctx, c)
+	in.look(ctx, c, in.Transport.Or(transportWebhook))
 	unfit := in.apply(c, fresh, now)
 	lonely := false
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {

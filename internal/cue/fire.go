@@ -30,6 +30,7 @@ type fireOutput struct {
 	ScheduledFor op.OffsetTime `json:"scheduled_for"`
 	Status       string        `json:"status"`
 	TriggeredBy  string        `json:"triggered_by"`
+	Transport    string        `json:"transport"`
 
 	// CueAPI's verify-echo of a fire is of an empty body, whatever was sent (wire contract 1.12): its clients compare with that.
 	BodyReceived op.Value `json:"body_received,omitempty" doc:"null, when X-CueAPI-Verify-Echo was sent"`
@@ -69,6 +70,7 @@ func (c *Cues) fire(ctx context.Context, in fireInput) (out fireOutput, err erro
 		}
 		out = fireOutput{
 			ID: e.id, ExecutionID: e.id, CueID: q.id, ScheduledFor: op.OffsetTime(e.scheduledFor), Status: e.status, TriggeredBy: byFire,
+			Transport: e.transport,
 		}
 		if strings.EqualFold(strings.TrimSpace(op.CallOf(ctx).Request.Header.Get("X-CueAPI-Verify-Echo")), "true") {
 			out.BodyReceived, out.BodyHash = op.Value("null"), emptyHash

@@ -50,14 +50,13 @@ type definition struct {
 	Callback     op.Opt[callbackInput]     `json:"callback" doc:"the address that a webhook calls; workers are not called"`
 	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker or the callback gets; its members task and agent choose the worker"`
 	Retry        op.Opt[retryInput]        `json:"retry"`
-	Delivery     op.Opt[deliveryInput]     `json:"delivery" doc:"of webhooks; members that are not given take their defaults"`
+	Delivery     op.Opt[deliveryInput]     `json:"delivery" doc:"of webhooks; members that are not given keep their values"`
 	OnFailure    op.Opt[onFailureInput]    `json:"on_failure"`
 	Verification op.Opt[verificationInput] `json:"verification"`
 	CatchUp      op.Opt[string]            `json:"catch_up" enum:"run_once_if_missed|skip_missed|replay_all_missed|replay_all" doc:"due times that were missed. run_once_if_missed: the latest fires, the others are merged into it; skip_missed: those late by more than a minute are skipped; replay_all_missed, or replay_all: each fires, the latest 100 of them"`
 
 	host string // the server's own name, as the caller wrote it
 	call error  // why the new address of the callback may not be called; see look
-	text error  // the same, by how it is written alone: that of a worker's cue is not called
 }
 
 // unbuilt refuses an input of CueAPI that this version does not have. Ignoring it would pretend.
@@ -116,11 +115,9 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 		if q.transport != transportWebhook {
 			return op.Invalid("body.delivery", "Value error, delivery is about webhooks; workers pull the executions of this cue")
 		}
-		within, err := d.Delivery.Val.within()
-		if err != nil {
+		if err := d.Delivery.Val.apply(q); err != nil {
 			return err
 		}
-		q.timeout, q.outcomeWithin = ptr(d.Delivery.Val.Timeout.Or(defaultTimeout)), within
 	}
 	if r := d.Retry.Val; d.Retry.Set {
 		q.maxAttempts, q.backoff = r.MaxAttempts, string(op.Marshal(r.BackoffMinutes))
@@ -177,8 +174,8 @@ func (d *definition) applyCallback(c *Cues, q *cue) error {
 	}
 	in := d.Callback.Val
 	if in.URL.Set {
-		if err := map[string]error{transportWebhook: d.call, transportWorker: d.text}[q.transport]; err != nil {
-			return err
+		if d.call != nil {
+			return d.call
 		}
 		cb.URL = &in.URL.Val
 	}

@@ -18,6 +18,7 @@ type replayOutput struct {
 	Status       string        `json:"status"`
 	TriggeredBy  string        `json:"triggered_by"`
 	ReplayedFrom string        `json:"replayed_from"`
+	Transport    string        `json:"transport"`
 }
 
 // replay makes a new execution with the payload of one that has ended. Retries and verification are those of the cue as it is
@@ -49,7 +50,7 @@ func (c *Cues) replay(ctx context.Context, in executionID) (out replayOutput, er
 		}
 		out = replayOutput{
 			ID: e.id, ExecutionID: e.id, CueID: e.cueID, ScheduledFor: op.OffsetTime(now), Status: e.status, TriggeredBy: byReplay,
-			ReplayedFrom: old.id,
+			ReplayedFrom: old.id, Transport: e.transport,
 		}
 		return access.Record(tx, access.Event{Object: "execution", ID: old.id, Name: old.cueName, Detail: firedDetail{e.id}})
 	})

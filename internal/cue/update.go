@@ -28,7 +28,13 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 	if in.Status.Set && in.Status.Val != active && in.Status.Val != paused {
 		return cueObject{}, op.Invalid("body.status", "Value error, status must be 'active' or 'paused'")
 	}
-	in.look(ctx, c) // before the transaction: it may ask a name server
+	if in.Callback.Val.URL.Set { // before the transaction: it may ask a name server
+		transport, err := c.transportOf(ctx, in.ID)
+		if err != nil {
+			return cueObject{}, err
+		}
+		in.look(ctx, c, transport)
+	}
 	return c.edit(ctx, in.ID, func(tx *db.Tx, caller *access.Caller, q *cue, now op.Time) error {
 		if in.Name.Set && in.Name.Val != q.name {
 			if err := checkName(in.Name.Val); err != nil {
@@ -45,6 +51,18 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 		q.status = in.Status.Or(q.status)
 		return nil
 	}, in.given()...)
+}
+
+// transportOf is the transport of a cue, which never changes.
+func (c *Cues) transportOf(ctx context.Context, id string) (transport string, err error) {
+	err = c.DB.View(ctx, func(tx *db.Tx) error {
+		q, err := loadCue(tx, access.From(ctx), id)
+		if err == nil {
+			transport = q.transport
+		}
+		return err
+	})
+	return transport, err
 }
 
 // given names the fields that were given.
