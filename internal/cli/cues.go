@@ -111,7 +111,7 @@ func (o *cueOptions) schedule() (map[string]any, error) {
 func ownCue(fs *pflag.FlagSet) func(*run) error {
 	o := &cueOptions{}
 	o.add(fs)
-	fs.StringVar(&o.to, "to", "worker", "who does the work: worker, or the URL of a callback")
+	fs.StringVar(&o.to, "to", "worker", "who does the work; in this version always a worker")
 	return func(r *run) error {
 		s, err := o.schedule()
 		switch {
@@ -121,9 +121,12 @@ func ownCue(fs *pflag.FlagSet) func(*run) error {
 			return usage("Say when: --cron '*/5 * * * *' for again and again, or --at '2026-12-01 09:00' for once.")
 		}
 		r.in["schedule"] = s
-		if o.to == "worker" {
+		switch {
+		case o.to == "worker":
 			r.in["transport"] = "worker"
-		} else {
+		case !strings.Contains(o.to, "://"):
+			return usage("--to %s is nobody who does work. In this version it is always a worker, which takes the work with a key of scope worker: --to worker", shellWord(o.to))
+		default:
 			r.in["transport"], r.in["callback"] = "webhook", map[string]any{"url": o.to}
 		}
 		o.fill(r)
@@ -280,7 +283,7 @@ func askDeleteCue(r *run) (string, error) {
 	if err != nil {
 		return "", r.refused(err)
 	}
-	return fmt.Sprintf("Cue %s  %s is deleted for good, with %s. Its ledger stays.", c.Name, c.ID,
+	return fmt.Sprintf("Cue %s  %s is deleted for good, with %s. Its ledger stays.", nameLine(c.Name), c.ID,
 		plural(int(c.ExecutionTotal), "execution", "executions")), nil
 }
 

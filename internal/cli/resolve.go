@@ -94,7 +94,7 @@ func ambiguous(kind object, text string, found []match) error {
 			b.WriteString("\n  …")
 			break
 		}
-		b.WriteString("\n  " + m.id + "  " + m.name)
+		b.WriteString("\n  " + m.id + "  " + nameLine(m.name))
 	}
 	return usage("%q names %s. Say which, by its id:\n%s", text, plural(len(found), string(kind), string(kind)+"s"), b.String())
 }

@@ -222,3 +222,19 @@ func TestARotationIsWatchedUntilTheOldSecretIsQuiet(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsFilledInStaysOnItsLine: of names that a server sends, in sentences and tables.
+func TestWhatIsFilledInStaysOnItsLine(t *testing.T) {
+	const name = "x\nRevoked y\x1b[2J\u202e\r\u2028"
+	if got := lines("Fired %s  execution %s", []any{name, "5f0c1b9e"}); got != "Fired x\uFFFDRevoked y\uFFFD[2J\uFFFD\uFFFD\uFFFD  execution 5f0c1b9e" {
+		t.Errorf("%q", got)
+	}
+	rows := newTable("NAME", "ID")
+	rows.add(name, "1")
+	for _, format := range []string{"%s", "It can\n%s"} {
+		got := lines(format, []any{rows.String()})
+		if strings.Count(got, "\n") != 2+strings.Count(format, "\n") || strings.ContainsAny(got, "\x1b\r\u202e\u2028") {
+			t.Errorf("%q", got)
+		}
+	}
+}
