@@ -21,7 +21,7 @@ func (st *statement) bind(d dialect, args []any) ([]any, error) {
 	}
 	bound := make([]any, len(args), len(args)+len(st.joined))
 	for i, arg := range args {
-		if !st.lists[i] {
+		if !st.direct[i] {
 			continue
 		}
 		v, err := d.value(arg)

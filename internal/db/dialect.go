@@ -25,7 +25,7 @@ type statement struct {
 	writes bool    // the text contains a word that changes rows, so its caller needs a savepoint
 	groups [][]int // parameters (from 0) of each @rows: lists of one length
 	joined [][]int // those of groups that SQLite gets as one list of rows, as parameters of their own behind the others
-	lists  []bool  // parameters that are bound as they are: all but those that stand in joined groups only
+	direct []bool  // parameters that are bound as they are: all but those that stand in joined groups only
 }
 
 // statements remembers how texts were rewritten, so that each is read once.
@@ -65,9 +65,9 @@ func (d dialect) statement(query string) (*statement, error) {
 			return nil, fmt.Errorf("parameter ?%d is never used in %s", n, brief(query))
 		}
 	}
-	st := &statement{params: r.params, writes: r.writes, groups: r.groups, joined: r.joined, lists: make([]bool, r.params)}
-	for n := range st.lists {
-		st.lists[n] = r.bound[n+1]
+	st := &statement{params: r.params, writes: r.writes, groups: r.groups, joined: r.joined, direct: make([]bool, r.params)}
+	for n := range st.direct {
+		st.direct[n] = r.bound[n+1]
 	}
 	for i, at := range r.holes {
 		r.out[at] = "?" + strconv.Itoa(r.params+1+i)
@@ -84,7 +84,7 @@ type rewriter struct {
 	out     []string
 	used    map[int]bool
 	params  int
-	bound   map[int]bool // see statement.lists
+	bound   map[int]bool // see statement.direct
 	writes  bool
 	groups  [][]int
 	joined  [][]int
