@@ -315,7 +315,7 @@ func TestRestore(t *testing.T) {
 		t.Errorf("an older database started: %v", err)
 	}
 	done, err := server.Restore(context.Background(), set, backup)
-	if err != nil || done.KeptRevoked != 1 || done.KeptEnded != 1 || done.Replaced == "" {
+	if err != nil || done.Revoked != 1 || done.Ended != 1 || done.Replaced == "" {
 		t.Fatalf("%+v %v", done, err)
 	}
 	err = opened(t, set, func(s *server.Server) {
