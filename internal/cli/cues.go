@@ -240,7 +240,10 @@ func showCues(r *run, a *answer) error {
 		}
 		t.add(c.Name, c.Status, c.Schedule.words(), next, last, thousands(c.FiredCount), c.ID)
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	if r.Width > 0 && r.Width < narrowBelow { // the name has to do
+		t.dropLast()
+	}
+	r.printTable(t)
 	if more := page.Total - int64(len(page.Cues)); more > 0 {
 		r.say("%d of %d shown; the others: --offset, or --name 'beginning*'", len(page.Cues), page.Total)
 	}
@@ -271,9 +274,10 @@ func showCue(r *run, a *answer) error {
 		t.add("verification", c.Verification.Mode)
 	}
 	t.add("fired", thousands(c.FiredCount)+" due times, "+thousands(c.RunCount)+" ended")
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	if len(c.Executions) > 0 {
-		r.print("\n%s", strings.TrimSuffix(r.executionTable(c.Executions), "\n"))
+		r.print("")
+		r.printTable(r.executionTable(c.Executions))
 	}
 	return nil
 }
@@ -341,7 +345,8 @@ func showLedger(r *run, a *answer) error {
 			}
 			t.add(e.First.UTC().Format(layout), e.Last.UTC().Format(layout), thousands(e.Count), ending, firstOf(strings.ReplaceAll(e.Reason, "_", " "), "–"))
 		}
-		r.print("\n%s", strings.TrimSuffix(t.String(), "\n"))
+		r.print("")
+		r.printTable(t)
 	}
 	if l.HasMore {
 		r.say("There are more entries: --limit")
@@ -391,6 +396,6 @@ func showUsage(r *run, a *answer) error {
 	t.add("  executions", execs)
 	t.add("  outcomes", fmt.Sprintf("%s reported: %s success, %s failed", thousands(u.Outcomes.Reported), thousands(u.Outcomes.Succeeded), thousands(u.Outcomes.Failed)))
 	t.add("  calls", of(u.Rate.Current, u.Rate.Limit)+" in the last minute")
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	return nil
 }

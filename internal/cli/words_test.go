@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -235,6 +236,27 @@ func TestWhatIsFilledInStaysOnItsLine(t *testing.T) {
 		got := lines(format, []any{rows.String()})
 		if strings.Count(got, "\n") != 2+strings.Count(format, "\n") || strings.ContainsAny(got, "\x1b\r\u202e\u2028") {
 			t.Errorf("%q", got)
+		}
+	}
+}
+
+// TestTablesFitTheTerminal by cutting what is long, not what names things.
+func TestTablesFitTheTerminal(t *testing.T) {
+	made := func() *table {
+		rows := newTable("NAME", "STATUS", "SCHEDULE", "ID")
+		rows.add(strings.Repeat("n", 70), "active", "0 9 * * 1-5 America/Argentina/Buenos_Aires", "cue_mm10fly4niy0")
+		rows.add("short", "paused", "once", "cue_4geakpy423by")
+		return rows
+	}
+	whole := made().String()
+	for width, want := range map[int]int{0: 140, 140: 140, 120: 120, 100: 100, 80: 80, 40: 68} { // 68: no column is cut below 20
+		got := made().fit(width).String()
+		longest := 0
+		for line := range strings.Lines(got) {
+			longest = max(longest, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")))
+		}
+		if longest != want || !strings.Contains(got, "cue_mm10fly4niy0") || (width == 0 || width == 140) != (got == whole) {
+			t.Errorf("at %d columns it has %d, want %d:\n%s", width, longest, want, got)
 		}
 	}
 }
