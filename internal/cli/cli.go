@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -180,8 +181,11 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 		case len(args) < len(names):
 			return usage("%s needs %s.\n\n  help      %s --help", cmd.CommandPath(), names[len(args)], cmd.CommandPath())
 		case len(args) > len(names):
-			return usage("%s takes %s; %q is one too many.\n\n  help      %s --help", cmd.CommandPath(),
-				plural(len(names), "argument", "arguments"), args[len(names)], cmd.CommandPath())
+			text := fmt.Sprintf("%s takes %s; %q is one too many.\n", cmd.CommandPath(), plural(len(names), "argument", "arguments"), args[len(names)])
+			if len(names) == 1 {
+				text += fmt.Sprintf("\n  quoted    %s %s     (a name with spaces)", cmd.CommandPath(), shellWord(strings.Join(args, " ")))
+			}
+			return usage("%s\n  help      %s --help", text, cmd.CommandPath())
 		}
 		return nil
 	}

@@ -32,6 +32,7 @@ func TestMistakesNameTheNext(t *testing.T) {
 		"keys list --limit ten":              "--limit ten does not fit: write a whole number.",
 		"cues create x --attempts three":     "--attempts three does not fit: write a whole number.",
 		"cues fire x --payload {x":           "does not fit: that is no JSON",
+		"keys get laptop agent":              "quoted    unstuck keys get \"laptop agent\"",
 		"keys list --scope":                  "--scope wants a value after it.",
 		"cues create x --cron @daily --to m": "--to m is nobody who does work.",
 	} {
