@@ -48,8 +48,8 @@ func TestServerProcess(t *testing.T) {
 type process struct {
 	cmd  *exec.Cmd
 	base string
-	key  string // the first key, at the first start
-	said *strings.Builder
+	key  string           // the first key, at the first start
+	said *strings.Builder // on standard error; whole once it was killed
 	out  sync.WaitGroup
 }
 
@@ -71,21 +71,20 @@ func startProcess(t *testing.T, data, dsn string) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() {
-		fmt.Fprintln(p.said, lines.Text())
-		if m := addressLine.FindStringSubmatch(lines.Text()); m != nil {
+	lines := bufio.NewReader(stderr)
+	for err == nil && !strings.Contains(p.said.String(), " ready in ") {
+		var line string
+		line, err = lines.ReadString('\n')
+		p.said.WriteString(line)
+		if m := addressLine.FindStringSubmatch(line); m != nil {
 			p.base = m[1]
-		}
-		if strings.Contains(lines.Text(), " ready in ") {
-			break
 		}
 	}
 	if p.base == "" {
 		_ = p.cmd.Wait()
 		t.Fatalf("the server did not start:\n%s", p.said)
 	}
-	p.out.Go(func() { _, _ = io.Copy(io.Discard, stderr) })
+	p.out.Go(func() { _, _ = io.Copy(p.said, lines) })
 	if strings.Contains(p.said.String(), "first start") {
 		p.key, _ = bufio.NewReader(stdout).ReadString('\n')
 		p.key = strings.TrimSpace(p.key)
@@ -97,6 +96,19 @@ func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // fails only if it has ended
 	p.out.Wait()
 	_ = p.cmd.Wait() // it was killed
+}
+
+// alarm is what a server says when the race detector, which is in it when it is in the test, or the runtime found a fault.
+var alarm = regexp.MustCompile(`WARNING: DATA RACE|panic: |fatal error: |"panic while|msg":"panic`)
+
+// faults is what a killed server said of faults of the program, with what follows; "" for nothing.
+func (p *process) faults() string {
+	said := p.said.String()
+	at := alarm.FindStringIndex(said)
+	if at == nil {
+		return ""
+	}
+	return said[at[0]:min(len(said), at[0]+4000)]
 }
 
 // TestCrash kills a server with SIGKILL while eight callers write, again and again. Everything that was acknowledged is there.
@@ -132,30 +144,56 @@ func crashes(t *testing.T, dsn string, seed uint64, rounds int) {
 		if round == 0 { // long enough to see how far behind last uses are
 			quiet = lastUsedBehind + time.Second
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), quiet+life)
+		ctx, cancel := context.WithCancel(t.Context())
 		var writers sync.WaitGroup
+		ended := make(chan struct{})
 		writers.Go(func() { use.keep(ctx) })
 		writers.Go(func() {
+			defer close(ended)
 			<-time.After(quiet)
 			h.write(context.WithoutCancel(ctx))
 		})
-		<-ctx.Done()
+		<-time.After(quiet + life)
+		h.awaitAcks(acksEachRound*int64(round+1), ended)
 		cancel()
 		killed := time.Now()
 		p.kill()
 		writers.Wait()
+		if said := p.faults(); said != "" {
+			h.fault("the server said: %s", said)
+		}
 		client.CloseIdleConnections()
 		p = startProcess(t, data, dsn)
 		h.base = p.base
 		use.check(killed)
 		h.check()
 		if len(h.faults) > 0 {
-			t.Fatalf("seed %d, round %d, %d writes acknowledged:\n%s", seed, round, h.acks, strings.Join(h.faults[:min(20, len(h.faults))], "\n"))
+			t.Fatalf("seed %d, round %d, %d writes acknowledged:\n%s", seed, round, h.acks.Load(), strings.Join(h.faults[:min(20, len(h.faults))], "\n"))
 		}
 	}
-	t.Logf("%d writes were acknowledged, %d executions given out", h.acks, len(h.work))
-	if h.acks < 20*rounds {
-		t.Errorf("only %d writes were acknowledged: the test shows little", h.acks)
+	p.kill()
+	if said := p.faults(); said != "" {
+		t.Errorf("the server said: %s", said)
+	}
+	t.Logf("%d writes were acknowledged, %d executions given out", h.acks.Load(), len(h.work))
+	if h.acks.Load() < acksEachRound*int64(rounds) {
+		t.Errorf("only %d writes were acknowledged: the test shows little", h.acks.Load())
+	}
+}
+
+// acksEachRound is how many writes must have been acknowledged, on average, before the server is killed, however slow the machine is.
+const acksEachRound = 20
+
+// awaitAcks returns when n writes have been acknowledged, or when nobody writes any more.
+func (h *history) awaitAcks(n int64, ended <-chan struct{}) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for h.acks.Load() < n {
+		select {
+		case <-tick.C:
+		case <-ended:
+			return
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ type history struct {
 	mu      sync.Mutex
 	work    map[string]*job // by execution
 	faults  []string        // what was wrong, while writing or afterwards
-	acks    int             // writes that were acknowledged
+	acks    atomic.Int64    // writes that were acknowledged
 	calls   atomic.Int64
 }
 
@@ -144,7 +144,7 @@ func (c *historian) ack(r testkit.Reply, what string) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.acks++
+	c.acks.Add(1)
 	return true
 }
 

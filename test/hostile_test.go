@@ -141,6 +141,9 @@ func (a *attacker) attack(o *op.Operation) {
 				q := a.shaped(o, nil)
 				q.route = o.Method() + " " + strings.Replace(fillPath(o, a.w.inputs(o, a.spare), f.Name), "{"+f.Name+"}", s, 1)
 				a.send(fmt.Sprintf("%s: %s is segment %d", o.Name, f.Name, i), q, q.body)
+				if s == "self" && o.Effect != op.Read { // the key may have ended itself
+					a.fresh()
+				}
 			}
 		case op.InQuery:
 			for i, s := range texts {

@@ -26,9 +26,9 @@ func TestPower(t *testing.T) {
 	for i := range uint64(seeds) {
 		h, err := cutPower(t, base+i, "synchronous(full)")
 		if err != nil || len(h.faults) > 0 {
-			t.Fatalf("seed %d, after %d acknowledged writes: %v\n%s", base+i, h.acks, err, strings.Join(h.faults[:min(20, len(h.faults))], "\n"))
+			t.Fatalf("seed %d, after %d acknowledged writes: %v\n%s", base+i, h.acks.Load(), err, strings.Join(h.faults[:min(20, len(h.faults))], "\n"))
 		}
-		acks += h.acks
+		acks += int(h.acks.Load())
 	}
 	t.Logf("%d writes were acknowledged", acks)
 	if acks < 100*seeds {

@@ -112,7 +112,7 @@ func (a *Access) narrowRules(tx *db.Tx, c *Caller, row *keyRow, want *rules) err
 		}
 	}
 	if kind := have.tighten(want); kind != "" {
-		return wouldWiden("That value of " + kind)
+		return wouldWiden("That value of restrictions." + kind)
 	}
 	row.restrictions = have.text()
 	return nil

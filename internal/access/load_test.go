@@ -145,8 +145,8 @@ func TestRestoredDatabase(t *testing.T) {
 		}
 		w.must(gone, "execution.claim", nil)
 		for _, want := range [][2]int{{1, 1}, {0, 0}} {
-			if keys, secrets, err := w.a.KeepEnded(t.Context(), ended); err != nil || keys != want[0] || secrets != want[1] {
-				t.Errorf("%d keys, %d secrets, %v", keys, secrets, err)
+			if kept, err := w.a.KeepEnded(t.Context(), ended); err != nil || kept.Revoked != want[0] || kept.Ended != want[1] || kept.Narrowed+kept.Members != 0 {
+				t.Errorf("%+v, %v", kept, err)
 			}
 		}
 		w.refused(KeyRevoked, gone, "execution.claim", nil)
@@ -154,6 +154,91 @@ func TestRestoredDatabase(t *testing.T) {
 		w.must(kept, "execution.claim", nil)
 		if n := len(w.audit("server.restore")); n != 2 {
 			t.Errorf("%d rows", n)
+		}
+	})
+}
+
+// TestRestoredRights: what was narrowed, demoted or removed since a backup stays so, and nothing has more than the backup says.
+func TestRestoredRights(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		_, fewer := w.key("write-cues")
+		_, shorter := w.key("worker")
+		_, restricted := w.key("worker", in{"restrictions": in{"ips": []string{"10.0.0.0/8", "192.0.2.0/24"}}})
+		_, mixed := w.key("cues:read cues:write usage:read")
+		_, wider := w.key("worker")
+		demoted, _ := w.member("demoted@example.com", RoleManager)
+		removed, removedKey := w.member("removed@example.com", RoleOperator)
+		promoted, _ := w.member("promoted@example.com", RoleViewer)
+		keysNow := func() string {
+			var out []string
+			for _, id := range []string{fewer, shorter, restricted, mixed, wider} {
+				k := w.must(w.admin, "key.get", in{"id": id})
+				out = append(out, fmt.Sprint(k["scope"], k["permissions"], k["restrictions"], k["expires_at"]))
+			}
+			return strings.Join(out, "\n")
+		}
+		wide := keysNow()
+		columns := map[string]string{"keys": "scope, permissions, restrictions, expires_at, revoked_at, revoked_by, rev", "memberships": "role, rev"}
+		for table := range columns {
+			exec(t, w.db, "CREATE TABLE old_"+table+" AS SELECT * FROM "+table)
+		}
+		seq := len(w.audit(""))
+
+		w.must(w.admin, "key.update", in{"id": fewer, "scope": "read-only"})
+		w.must(w.admin, "key.update", in{"id": shorter, "expires_in": "1d"})
+		w.must(w.admin, "key.update", in{"id": restricted, "restrictions": in{"ips": []string{"192.0.2.0/24"}, "rate_per_minute": 9}})
+		w.must(w.admin, "key.update", in{"id": mixed, "permissions": []string{"cues:read", "usage:read"}})
+		narrow := keysNow()
+		w.must(w.admin, "key.widen", in{"id": mixed, "add_permissions": []string{"executions:claim"}}) // narrower in one thing, wider in another
+		w.must(w.admin, "key.widen", in{"id": wider, "add_permissions": []string{"cues:write"}})
+		w.must(w.admin, "member.update", in{"id": demoted, "role": RoleViewer})
+		w.must(w.admin, "member.remove", in{"id": removed})
+		w.must(w.admin, "member.update", in{"id": promoted, "role": RoleAdmin})
+		adminID := w.must(w.admin, "key.self", nil)["member"].(map[string]any)["id"].(string)
+		exec(t, w.db, "UPDATE memberships SET role = 'viewer', rev = 2 WHERE user_id = ?1", adminID) // as the new admin could have done
+		ended, err := w.a.Ended(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.stop()
+		w.open()
+		for table, list := range columns { // the copy from before
+			of := map[string]string{"keys": "o.id = keys.id", "memberships": "o.workspace_id = memberships.workspace_id AND o.user_id = memberships.user_id"}[table]
+			exec(t, w.db, "UPDATE "+table+" SET ("+list+") = (SELECT "+list+" FROM old_"+table+" o WHERE "+of+")")
+		}
+		exec(t, w.db, "DELETE FROM audit WHERE seq > ?1", seq)
+		w.crash()
+		if err := w.a.ForgetHeads(); err != nil {
+			t.Fatal(err)
+		}
+		w.open()
+		if got := keysNow(); got != wide {
+			t.Fatalf("the copy is not as it was:\n%s", cmp.Diff(wide, got))
+		}
+		kept, err := w.a.KeepEnded(t.Context(), ended)
+		if want := (Kept{Revoked: 1, Narrowed: 4, Members: 2, Admins: []string{"admin@example.com"}}); err != nil || !cmp.Equal(kept, want) {
+			t.Errorf("%+v, %v", kept, err)
+		}
+		if got := keysNow(); got != narrow {
+			t.Error(cmp.Diff(narrow, got))
+		}
+		var roles []string
+		for _, m := range w.must(w.admin, "member.list", nil)["members"].([]any) {
+			roles = append(roles, m.(map[string]any)["email"].(string)+" "+m.(map[string]any)["role"].(string))
+		}
+		slices.Sort(roles)
+		if diff := cmp.Diff([]string{"admin@example.com admin", "demoted@example.com viewer", "promoted@example.com viewer"}, roles); diff != "" {
+			t.Error(diff)
+		}
+		w.refused(KeyRevoked, removedKey, "key.self", nil)
+		if n := len(w.audit("server.restore")); n != 7 {
+			t.Errorf("%d rows", n)
+		}
+		if kept, err := w.a.KeepEnded(t.Context(), ended); err != nil || kept.Revoked+kept.Narrowed+kept.Members != 0 {
+			t.Errorf("again: %+v, %v", kept, err)
+		}
+		if chains, err := w.a.CheckAudit(t.Context(), ""); err != nil || len(chains) != 1 || !chains[0].OK {
+			t.Errorf("%+v, %v", chains, err)
 		}
 	})
 }

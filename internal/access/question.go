@@ -27,7 +27,7 @@ func (a *Access) ask(tx *db.Tx, c *Caller, q question, at string, g grant, why s
 	}
 	i := slices.IndexFunc(a.ops, func(o *op.Operation) bool { return o.Name == q.Operation.Val })
 	if i < 0 {
-		return nil, op.Invalid(at+".operation", "There is no operation %.60q; write it like cue.delete, as in the API reference", q.Operation.Val)
+		return nil, op.Invalid(at+".operation", "There is no operation %q; write it like cue.delete, as in the API reference", brief(q.Operation.Val))
 	}
 	addr, err := givenAddr(q.IP, at+".ip")
 	if err != nil {
@@ -61,7 +61,8 @@ func (a *Access) unseen(tx *db.Tx, c *Caller, g grant, cue op.Opt[string], at st
 	if !found {
 		name = cue.Val
 	}
-	out := g.key.blindTo(id, name, cue.Val, "")
+	brought, _ := Redact(cue.Val)
+	out := g.key.blindTo(id, name, brought, "")
 	if makes := o.Verb() == "create"; !found && !makes && (len(out) == 0 || c.CueFilter() == nil) {
 		return nil, noSuchCue(at, cue.Val)
 	}

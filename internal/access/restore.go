@@ -10,10 +10,22 @@ import (
 	"unstuck/internal/db"
 )
 
-// Ended is what must not come back to life when an older database is restored: revoked keys, and secrets that a rotation ended.
+// Ended is what must not come back to life when an older database is restored: revoked keys, secrets that a rotation ended, and what
+// keys and members could do before they were narrowed, demoted or removed.
 type Ended struct {
 	keys    []endedKey
 	secrets []endedSecret
+	living  []keyRow // that were changed since they were made
+	members []memberRow
+}
+
+// Kept is what was carried over into a restored database.
+type Kept struct {
+	Revoked  int      // keys
+	Ended    int      // secrets of other keys
+	Narrowed int      // keys
+	Members  int      // who were demoted or removed
+	Admins   []string // e-mail addresses of those who were, too, and stay: without one of them a workspace would have no admin
 }
 
 type endedKey struct {
@@ -39,21 +51,33 @@ func (a *Access) Ended(ctx context.Context) (out Ended, err error) {
 		if err != nil {
 			return err
 		}
-		return each(tx, sqlSecretsEnded, nil, func(r *sql.Rows) error {
+		err = each(tx, sqlSecretsEnded, nil, func(r *sql.Rows) error {
 			var s endedSecret
 			err := r.Scan(&s.digits, &s.at)
 			out.secrets = append(out.secrets, s)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if out.living, err = readKeys(tx, sqlKeysChanged); err != nil {
+			return err
+		}
+		return each(tx, sqlMembersChanged, nil, func(r *sql.Rows) error {
+			var m memberRow
+			err := r.Scan(&m.workspace, &m.user, &m.role, &m.rev)
+			out.members = append(out.members, m)
 			return err
 		})
 	})
 	return out, err
 }
 
-// KeepEnded ends what this database has alive and another had ended, and notes it in the audit logs. It answers how many keys and
-// how many secrets.
-func (a *Access) KeepEnded(ctx context.Context, ended Ended) (keys, secrets int, err error) {
+// KeepEnded ends what this database has alive and another had ended, takes away what another had taken away since, and notes it in the
+// audit logs. Nothing ever gets more by it: what was widened, promoted or new in the other is not carried over.
+func (a *Access) KeepEnded(ctx context.Context, ended Ended) (kept Kept, err error) {
 	err = a.update(ctx, func(tx *db.Tx) error {
-		keys, secrets = 0, 0
+		kept = Kept{}
 		for _, k := range ended.keys {
 			row, err := readKey(tx, k.workspace, k.id)
 			if isNone(err) || err == nil && row.revoked != 0 {
@@ -66,15 +90,20 @@ func (a *Access) KeepEnded(ctx context.Context, ended Ended) (keys, secrets int,
 			if err := setKey(tx, &row); err != nil {
 				return err
 			}
-			keys++
+			kept.Revoked++
 			if err := a.append(tx, k.workspace, a.serverRow("server.restore", "key", row.id, row.name, map[string]any{"kept": "revoked"})); err != nil {
 				return err
 			}
 		}
-		secrets, err = a.keepSecrets(tx, ended.secrets)
-		return err
+		if kept.Ended, err = a.keepSecrets(tx, ended.secrets); err != nil {
+			return err
+		}
+		if kept.Narrowed, err = a.keepNarrow(tx, ended.living); err != nil {
+			return err
+		}
+		return a.keepRoles(tx, ended.members, &kept)
 	})
-	return keys, secrets, err
+	return kept, err
 }
 
 func (a *Access) keepSecrets(tx *db.Tx, ended []endedSecret) (n int, err error) {

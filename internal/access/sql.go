@@ -45,12 +45,13 @@ const (
 	sqlMember          = `SELECT role, rev, created_at FROM memberships WHERE workspace_id = ?1 AND user_id = ?2`
 	sqlMembers         = `SELECT m.user_id, u.email, m.role, m.created_at FROM memberships m JOIN users u ON u.id = m.user_id
 		WHERE m.workspace_id = ?1 AND m.role <> '' ORDER BY m.created_at, m.user_id`
-	sqlMemberAdd    = `INSERT INTO memberships (workspace_id, user_id, role, rev, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
-	sqlMemberSet    = `UPDATE memberships SET role = ?3, rev = ?4, created_at = ?5 WHERE workspace_id = ?1 AND user_id = ?2`
-	sqlMemberTouch  = `UPDATE memberships SET rev = rev WHERE workspace_id = ?1 AND user_id = ?2`
-	sqlMembersCount = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role <> ''`
-	sqlAdmins       = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role = 'admin'`
-	sqlAnyAdmin     = `SELECT m.workspace_id, m.user_id FROM memberships m JOIN workspaces w ON w.id = m.workspace_id WHERE m.role = 'admin' ORDER BY w.created_at, w.id, m.created_at, m.user_id LIMIT 1`
+	sqlMemberAdd      = `INSERT INTO memberships (workspace_id, user_id, role, rev, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
+	sqlMemberSet      = `UPDATE memberships SET role = ?3, rev = ?4, created_at = ?5 WHERE workspace_id = ?1 AND user_id = ?2`
+	sqlMemberTouch    = `UPDATE memberships SET rev = rev WHERE workspace_id = ?1 AND user_id = ?2`
+	sqlMembersChanged = `SELECT workspace_id, user_id, role, rev FROM memberships WHERE rev > 1 ORDER BY workspace_id, user_id`
+	sqlMembersCount   = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role <> ''`
+	sqlAdmins         = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role = 'admin'`
+	sqlAnyAdmin       = `SELECT m.workspace_id, m.user_id FROM memberships m JOIN workspaces w ON w.id = m.workspace_id WHERE m.role = 'admin' ORDER BY w.created_at, w.id, m.created_at, m.user_id LIMIT 1`
 )
 
 // Keys and their secrets.
@@ -63,6 +64,7 @@ const (
 	sqlKeysShownTo  = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id <> ?2 AND kind = 'integration' AND revoked_at IS NULL AND id IN (SELECT key_id FROM secrets
 		WHERE shown_to = ?2 AND (state IN ('pending', 'current') OR state = 'old' AND ends_at > ?3)) ORDER BY created_at, id`
 	sqlPersonalKeys = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND kind = 'personal' AND revoked_at IS NULL ORDER BY created_at DESC, id DESC`
+	sqlKeysChanged  = `SELECT ` + keyRead + ` FROM keys WHERE revoked_at IS NULL AND rev > 1 ORDER BY id`
 	sqlKeysLiving   = `SELECT count(*) FROM keys WHERE workspace_id = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)`
 	sqlKeysRevoked  = `SELECT workspace_id, id, revoked_at, revoked_by FROM keys WHERE revoked_at IS NOT NULL ORDER BY revoked_at, id`
 	sqlKeyAdd       = `INSERT INTO keys (` + keyCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)`

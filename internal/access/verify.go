@@ -159,7 +159,19 @@ func (c *Caller) may(ctx context.Context, permission, cue, at string) error {
 
 // noSuchCue refuses the id or name of a cue that the caller's workspace does not have.
 func noSuchCue(at, cue string) error {
-	return op.Invalid(at, "There is no cue %.60s in this workspace", cue)
+	return op.Invalid(at, "There is no cue %s in this workspace", brief(cue))
+}
+
+// briefMost is how many characters of what was sent are told back.
+const briefMost = 60
+
+// brief is a text that was sent, short enough to be told back. Keys in it are hidden first: a piece of one would not be known for one.
+func brief(s string) string {
+	clean, _ := Redact(s)
+	if r := []rune(clean); len(r) > briefMost {
+		return string(r[:briefMost]) + "…"
+	}
+	return clean
 }
 
 // keyAuthorize is the input of key.authorize, for the sub-request of a proxy.
@@ -201,7 +213,7 @@ func (c *Caller) authorized(ctx context.Context, in keyAuthorize) error {
 	case in.Permission.Val == "":
 		return op.Invalid("query.permission", "Say which permission the key must hold: ?permission=cues:read")
 	case permIndex(in.Permission.Val) < 0:
-		return op.Invalid("query.permission", "There is no permission %.60q; GET /v1/scopes lists them all", in.Permission.Val)
+		return op.Invalid("query.permission", "There is no permission %q; GET /v1/scopes lists them all", brief(in.Permission.Val))
 	}
 	return c.may(ctx, in.Permission.Val, in.Cue.Val, "query.cue")
 }

@@ -39,7 +39,7 @@ func (d *door) callCommand() *cobra.Command {
 		if o == nil {
 			return usage("There is no operation %q. Write it like cue.delete; unstuck keys access --all lists them.", args[0])
 		}
-		r := &run{door: d, ctx: cmd.Context(), op: o, flags: cmd.Flags(), path: cmd.CommandPath(), in: inputs{}, typed: map[string]string{}}
+		r := &run{door: d, ctx: cmd.Context(), op: o, flags: cmd.Flags(), path: cmd.CommandPath(), args: args, in: inputs{}, typed: map[string]string{}}
 		if len(args) == 2 {
 			text, err := d.readJSON(args[1])
 			if err != nil {

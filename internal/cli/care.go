@@ -169,7 +169,7 @@ func (d *door) backupCommand() *cobra.Command {
 
 func (d *door) restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "restore FILE", GroupID: "server", Short: "Put a backup in the place of the database", Args: exactArgs("FILE"),
-		Long: "Checks that this program and the server secret fit the backup and that its audit log is whole, and puts it in place. Keys that the replaced database had revoked stay revoked. No server may run."}
+		Long: "Checks that this program and the server secret fit the backup and that its audit log is whole, and puts it in place. What the replaced database had taken away stays away: revoked keys, ended secrets, narrowed keys, demoted and removed members. No server may run."}
 	read := d.settingsFlags(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		set, err := read()
@@ -187,13 +187,22 @@ func (d *door) restoreCommand() *cobra.Command {
 		if done.Replaced != "" {
 			d.say("The database that was there is now %s.", d.tilde(done.Replaced))
 		}
-		if done.KeptRevoked > 0 {
-			d.say("%s.", plural(done.KeptRevoked, "key that it had revoked since stays revoked", "keys that it had revoked since stay revoked"))
+		if done.Revoked > 0 {
+			d.say("%s.", plural(done.Revoked, "key that it had revoked since stays revoked", "keys that it had revoked since stay revoked"))
 		}
-		if done.KeptEnded > 0 {
-			d.say("%s.", plural(done.KeptEnded, "secret that a rotation had ended since stays ended: rotate its key again", "secrets that rotations had ended since stay ended: rotate their keys again"))
+		if done.Ended > 0 {
+			d.say("%s.", plural(done.Ended, "secret that a rotation had ended since stays ended: rotate its key again", "secrets that rotations had ended since stay ended: rotate their keys again"))
 		}
-		d.say("Narrower rights and new members since the backup are gone with it: look at unstuck keys list.")
+		if done.Narrowed > 0 {
+			d.say("%s.", plural(done.Narrowed, "key that was narrowed since stays as narrow", "keys that were narrowed since stay as narrow"))
+		}
+		if done.Members > 0 {
+			d.say("%s.", plural(done.Members, "member who was demoted or removed since stays so", "members who were demoted or removed since stay so"))
+		}
+		for _, email := range done.Admins {
+			d.say("%s was demoted or removed since, but is admin again: the backup knows no other admin of that workspace.", email)
+		}
+		d.say("What was given since the backup is gone with it: new keys, wider rights, new members and roles.")
 		return nil
 	}
 	return cmd

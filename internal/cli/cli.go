@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -103,12 +104,12 @@ func (d *door) client() (*client, error) {
 
 // say writes a line of talk to stderr.
 func (d *door) say(format string, args ...any) {
-	fmt.Fprintln(d.Stderr, clean(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(d.Stderr, lines(format, args))
 }
 
 // print writes a line of the answer to stdout.
 func (d *door) print(format string, args ...any) {
-	fmt.Fprintln(d.Stdout, clean(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(d.Stdout, lines(format, args))
 }
 
 // root is the whole tree of commands.
@@ -119,9 +120,7 @@ func (d *door) root() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return d.overview(cmd.Context()) },
 	}
 	root.SetVersionTemplate("unstuck {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("%v.\n\n  help      %s --help", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagFault)
 	fs := root.PersistentFlags()
 	fs.SortFlags = false
 	fs.BoolVar(&d.flags.json, "json", false, "print what the server answered, as it came")
@@ -136,26 +135,43 @@ func (d *door) root() *cobra.Command {
 	d.addOperations(root)
 	root.AddCommand(d.authCommand(), d.callCommand(), d.serveCommand(), d.configCommand(), d.secretCommand())
 	root.AddCommand(d.careCommands()...)
-	root.SetHelpCommandGroupID("you")
+	root.SetHelpCommand(helpCommand())
 	root.SetCompletionCommandGroupID("you")
 	return root
+}
+
+// helpCommand is `unstuck help`, which knows what is no command.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", GroupID: "you", Short: "Show the help of a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about := cmd.Root()
+			for _, word := range args {
+				next, _, _ := about.Find([]string{word})
+				if next == about {
+					return noCommand(about, word)
+				}
+				about = next
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+			if about, _, err := cmd.Root().Find(args); err == nil {
+				for _, c := range about.Commands() {
+					if c.IsAvailableCommand() {
+						names = append(names, c.Name()+"\t"+c.Short)
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
 }
 
 // groups are the headings of the help.
 var groups = [...]struct{ id, title string }{
 	{"keys", "Keys and people"}, {"work", "Cues and work"}, {"server", "The server"}, {"you", "You"},
-}
-
-// noArgs refuses arguments, naming the first as a command that does not exist.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	text := fmt.Sprintf("There is no command %q.", cmd.CommandPath()+" "+args[0])
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		text += fmt.Sprintf("\n\n  near      %s %s", cmd.CommandPath(), near[0])
-	}
-	return usage("%s\n\n  help      %s --help", text, cmd.CommandPath())
 }
 
 // exactArgs wants exactly these arguments.
@@ -165,8 +181,11 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 		case len(args) < len(names):
 			return usage("%s needs %s.\n\n  help      %s --help", cmd.CommandPath(), names[len(args)], cmd.CommandPath())
 		case len(args) > len(names):
-			return usage("%s takes %s; %q is one too many.\n\n  help      %s --help", cmd.CommandPath(),
-				plural(len(names), "argument", "arguments"), args[len(names)], cmd.CommandPath())
+			text := fmt.Sprintf("%s takes %s; %q is one too many.\n", cmd.CommandPath(), plural(len(names), "argument", "arguments"), args[len(names)])
+			if len(names) == 1 {
+				text += fmt.Sprintf("\n  quoted    %s %s     (a name with spaces)", cmd.CommandPath(), shellWord(strings.Join(args, " ")))
+			}
+			return usage("%s\n  help      %s --help", text, cmd.CommandPath())
 		}
 		return nil
 	}

@@ -69,7 +69,7 @@ func (d *door) nounCommand(noun string) *cobra.Command {
 		n = nounText{group: "work", short: strings.ReplaceAll(noun, "-", " ")}
 	}
 	return &cobra.Command{
-		Use: noun, Short: n.short, GroupID: n.group, Args: noArgs, SuggestionsMinimumDistance: 2,
+		Use: noun, Short: n.short, GroupID: n.group, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 }
@@ -260,7 +260,7 @@ func (r *run) confirm() error {
 		question = q
 	}
 	if !r.asks() {
-		return usage("Not done: %s\n\n  to do it  %s … --yes", lowerFirst(question), r.path)
+		return usage("Not done: %s\n\n  to do it  %s --yes", lowerFirst(question), r.again())
 	}
 	fmt.Fprintf(r.Stderr, "%s Go on? [y/N] ", clean(question))
 	line, err := r.readLine()
@@ -268,6 +268,18 @@ func (r *run) confirm() error {
 		return failure(exitUsage, "Not done.")
 	}
 	return nil
+}
+
+// again is the command as it was typed; its flags are left to whoever typed them.
+func (r *run) again() string {
+	words := []string{r.path}
+	for _, arg := range r.args {
+		words = append(words, shellWord(arg))
+	}
+	if r.flags.NFlag() > 0 {
+		words = append(words, "…")
+	}
+	return strings.Join(words, " ")
 }
 
 // decode reads an answer into a local shape.

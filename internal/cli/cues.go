@@ -127,7 +127,7 @@ func (o *cueOptions) schedule() (map[string]any, error) {
 func ownCue(fs *pflag.FlagSet) func(*run) error {
 	o := &cueOptions{}
 	o.add(fs)
-	fs.StringVar(&o.to, "to", "worker", "who does the work: worker, or the URL of a callback")
+	fs.StringVar(&o.to, "to", "worker", "who does the work: worker, or the address of a callback")
 	return func(r *run) error {
 		s, err := o.schedule()
 		switch {
@@ -137,9 +137,11 @@ func ownCue(fs *pflag.FlagSet) func(*run) error {
 			return usage("Say when: --cron '*/5 * * * *' for again and again, or --at '2026-12-01 09:00' for once.")
 		}
 		r.in["schedule"] = s
-		r.in["transport"] = "webhook"
-		if o.to == "worker" {
+		switch r.in["transport"] = "webhook"; {
+		case o.to == "worker":
 			r.in["transport"] = "worker"
+		case !strings.Contains(o.to, "://"):
+			return usage("--to %s is nobody who does work: it is --to worker, or the address of a callback such as --to https://hooks.example.com/sync", shellWord(o.to))
 		}
 		if err := o.fill(r); err != nil {
 			return err
@@ -260,7 +262,10 @@ func showCues(r *run, a *answer) error {
 		}
 		t.add(c.Name, c.Status, c.Schedule.words(), next, last, thousands(c.FiredCount), c.ID)
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	if r.Width > 0 && r.Width < narrowBelow { // the name has to do
+		t.dropLast()
+	}
+	r.printTable(t)
 	if more := page.Total - int64(len(page.Cues)); more > 0 {
 		r.say("%d of %d shown; the others: --offset, or --name 'beginning*'", len(page.Cues), page.Total)
 	}
@@ -305,9 +310,10 @@ func showCue(r *run, a *answer) error {
 		runs = " attempts"
 	}
 	t.add("fired", thousands(c.FiredCount)+" due times, "+thousands(c.RunCount)+runs)
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	if len(c.Executions) > 0 {
-		r.print("\n%s", strings.TrimSuffix(r.executionTable(c.Executions), "\n"))
+		r.print("")
+		r.printTable(r.executionTable(c.Executions))
 	}
 	return nil
 }
@@ -317,7 +323,7 @@ func askDeleteCue(r *run) (string, error) {
 	if err != nil {
 		return "", r.refused(err)
 	}
-	return fmt.Sprintf("Cue %s  %s is deleted for good, with %s. Its ledger stays.", c.Name, c.ID,
+	return fmt.Sprintf("Cue %s  %s is deleted for good, with %s. Its ledger stays.", nameLine(c.Name), c.ID,
 		plural(int(c.ExecutionTotal), "execution", "executions")), nil
 }
 
@@ -378,7 +384,8 @@ func showLedger(r *run, a *answer) error {
 			}
 			t.add(e.First.UTC().Format(layout), e.Last.UTC().Format(layout), thousands(e.Count), ending, firstOf(strings.ReplaceAll(e.Reason, "_", " "), "–"))
 		}
-		r.print("\n%s", strings.TrimSuffix(t.String(), "\n"))
+		r.print("")
+		r.printTable(t)
 	}
 	if l.HasMore {
 		r.say("There are more entries: --limit")
@@ -428,6 +435,6 @@ func showUsage(r *run, a *answer) error {
 	t.add("  executions", execs)
 	t.add("  outcomes", fmt.Sprintf("%s reported: %s success, %s failed", thousands(u.Outcomes.Reported), thousands(u.Outcomes.Succeeded), thousands(u.Outcomes.Failed)))
 	t.add("  calls", of(u.Rate.Current, u.Rate.Limit)+" in the last minute")
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	return nil
 }

@@ -140,7 +140,7 @@ func showClaimable(r *run, a *answer) error {
 		}
 		t.add(eight(c.ExecutionID), c.CueName, task, r.ago(c.ScheduledFor), fmt.Sprint(c.Attempt), shorten(string(c.Payload), 60))
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	return nil
 }
 
@@ -321,14 +321,14 @@ func showExecutions(r *run, a *answer) error {
 		r.print("No executions.")
 		return nil
 	}
-	r.print("%s", strings.TrimSuffix(r.executionTable(page.Executions), "\n"))
+	r.printTable(r.executionTable(page.Executions))
 	if page.NextCursor != nil {
 		r.say("%d of %d shown. More: --cursor %s", len(page.Executions), page.Total, *page.NextCursor)
 	}
 	return nil
 }
 
-func (d *door) executionTable(list []executionView) string {
+func (d *door) executionTable(list []executionView) *table {
 	t := newTable("EXECUTION", "CUE", "DUE ("+d.Zone.String()+")", "STATUS", "ATTEMPT", "WORKER", "OUTCOME")
 	for i := range list {
 		e := &list[i]
@@ -348,7 +348,7 @@ func (d *door) executionTable(list []executionView) string {
 		t.add(eight(e.ID), e.CueName, d.timesIn([]time.Time{e.ScheduledFor}, d.Zone), strings.ReplaceAll(e.Status, "_", " "),
 			fmt.Sprintf("%d of %d", e.Attempts, e.MaxAttempts), worker, outcome)
 	}
-	return t.String()
+	return t
 }
 
 func showExecution(r *run, a *answer) error {
@@ -391,7 +391,7 @@ func showExecution(r *run, a *answer) error {
 		}
 		t.add("evidence", plural(int(e.Evidence), "version", "versions")+"; to check them: unstuck executions check-evidence "+eight(e.ID))
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	return nil
 }
 
@@ -417,6 +417,6 @@ func showWorkers(r *run, a *answer) error {
 	for _, w := range list.Workers {
 		t.add(w.WorkerID, w.Heartbeat, r.ago(w.Last), r.date(w.Since), firstOf(strings.Join(w.Handlers, ", "), "–"), w.KeyID)
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	return nil
 }

@@ -63,7 +63,7 @@ func accessWording() wording {
 			return f.show(r, a)
 		},
 		flags: map[string]string{"operation": hiddenFlag, "ip": "from"},
-		note:  "Without an argument: the key in use. The answer comes from the function that decides every call.",
+		note:  "Without an argument: the key in use.",
 		like: []string{`keys access "n8n workflow X"`, "keys access --can cue.delete", `keys access "n8n workflow X" --can cue.fire --cue nightly-report --from 10.0.4.7`,
 			"keys access --preview --scope worker"},
 	}

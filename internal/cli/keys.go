@@ -44,7 +44,7 @@ func keyWordings() map[string]wording {
 		},
 		"key.rotate": {own: ownRotate, done: keepLogin, show: showRotated, flags: ends,
 			like: []string{`keys rotate "report worker"`, `keys rotate "report worker" --watch`, "keys rotate e81f4c2a --reason leaked", "keys rotate e81f4c2a --finish"}},
-		"key.revoke":          {own: ownRevoke, ask: askRevoke, show: showRevoked, like: []string{`keys revoke "laptop agent"`, "keys revoke c0ffee12 --reason leaked --yes"}},
+		"key.revoke":          {own: ownRevoke, ask: askRevoke, show: showRevoked, like: []string{`keys revoke "laptop agent"`, "keys revoke c0ffee12 --reason leaked --yes", "keys revoke self"}},
 		"key.access":          accessWording(),
 		"key.preview":         previewWording(),
 		"key.activity":        {show: showActivity},
@@ -337,7 +337,9 @@ func ownWiden(fs *pflag.FlagSet) func(*run) error {
 	for _, k := range restrictionKinds {
 		words = append(words, k.drop)
 		if k.flag != "" {
-			lists[k.wire] = fs.StringSlice("add-"+k.flag, []string{}, "besides, "+k.label+" …")
+			lists[k.wire] = fs.StringSlice("add-"+k.flag, []string{}, map[string]string{
+				"cues": "cues that it may touch besides", "ips": "addresses or networks that it may come from besides", "via": "ways in that it may take besides", "worker_ids": "workers that it may act as besides",
+			}[k.wire])
 		}
 	}
 	drop := fs.StringSlice("drop", nil, "restrictions that are lifted: "+strings.Join(words, ", "))

@@ -161,11 +161,6 @@ func (k *keyView) secret(state string) *secretView {
 // rotating says that two secrets work.
 func (k *keyView) rotating() bool { return k.Status == "active" && len(k.Secrets) > 1 }
 
-// inUse says that the key was used in the last 30 days.
-func (k *keyView) inUse(now time.Time) bool {
-	return k.LastUsedAt != nil && now.Sub(*k.LastUsedAt) < 30*24*time.Hour
-}
-
 // until is how long a key works: "until 22 Nov 2027" or "never expires".
 func (d *door) until(k *keyView) string {
 	switch {

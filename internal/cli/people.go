@@ -57,7 +57,7 @@ func showMembers(r *run, a *answer) error {
 	for _, m := range page.Members {
 		t.add(m.Email, m.Role, r.date(m.CreatedAt), m.ID)
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	return nil
 }
 
@@ -216,7 +216,7 @@ func (d *door) showWorkspace(w workspaceView) {
 	t.add("executions a month", limitWords(w.ExecutionLimit))
 	t.add("calls a minute", limitWords(w.RateLimit)+", shared by all keys")
 	t.add("since", d.date(w.CreatedAt))
-	d.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	d.printTable(t)
 }
 
 func showWorkspaces(r *run, a *answer) error {
@@ -230,7 +230,7 @@ func showWorkspaces(r *run, a *answer) error {
 	for _, w := range page.Workspaces {
 		t.add(w.Name, w.Slug, w.Plan, r.date(w.CreatedAt), w.ID)
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	return nil
 }
 
@@ -286,7 +286,7 @@ type auditRow struct {
 
 func auditWording() wording {
 	return wording{
-		flags: map[string]string{"object_id": "object"}, refs: map[string]object{"key": aKey}, show: showAudit,
+		flags: map[string]string{"object_id": "object"}, refs: map[string]object{"key": aKey}, show: showAudit, note: "Times are UTC, newest first.",
 		like: []string{`audit list --key "laptop agent"`, "audit list --operation key.revoke --limit 10"},
 	}
 }
@@ -299,6 +299,10 @@ func showAudit(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
+	if len(page.Audit) == 0 {
+		r.print("No rows of the audit log.")
+		return nil
+	}
 	self, _ := get[keyView](r.ctx, r.door, "key.self", nil) // without it nobody is called "you"
 	t := newTable("TIME", "WHO", "DID", "OBJECT", "RESULT")
 	for _, row := range page.Audit {
@@ -308,7 +312,7 @@ func showAudit(r *run, a *answer) error {
 		}
 		t.add(r.clock(row.At), row.who(self.ID), did, row.object(), row.result())
 	}
-	r.print("%s", strings.TrimSuffix(t.String(), "\n"))
+	r.printTable(t)
 	if page.Next != nil && r.in["limit"] == nil {
 		r.say("More: --before %d", *page.Next)
 	}

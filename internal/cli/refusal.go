@@ -121,7 +121,7 @@ func (r *refusal) words(w wording) string {
 }
 
 func (r *refusal) headline() string {
-	text := lowerFirst(strings.TrimRight(r.Message, "."))
+	text := lowerFirst(strings.TrimRight(inOurWords(r.Message), "."))
 	switch {
 	case r.Code == "validation_error" && len(r.Details) > 0:
 		return "Not accepted: " + plural(len(r.Details), "input does not fit", "inputs do not fit") + "."
@@ -212,7 +212,11 @@ func (g grant) words(k *keyBrief) string {
 
 // inOurWords replaces what a message says to callers of the API by what does the same here.
 func inOurWords(message string) string {
-	return strings.ReplaceAll(message, "GET /v1/scopes lists them all", "unstuck scopes list shows them all")
+	message = strings.ReplaceAll(message, "GET /v1/scopes lists them all", "unstuck scopes list shows them all")
+	for _, k := range restrictionKinds {
+		message = strings.ReplaceAll(message, "restrictions."+k.wire, "--"+k.only)
+	}
+	return message
 }
 
 // origin says where a key that was not accepted comes from and who was asked. A key that the server knows by its form needs no

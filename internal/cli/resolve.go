@@ -94,7 +94,7 @@ func ambiguous(kind object, text string, found []match) error {
 			b.WriteString("\n  …")
 			break
 		}
-		b.WriteString("\n  " + m.id + "  " + m.name)
+		b.WriteString("\n  " + m.id + "  " + nameLine(m.name))
 	}
 	return usage("%q names %s. Say which, by its id:\n%s", text, plural(len(found), string(kind), string(kind)+"s"), b.String())
 }
@@ -144,11 +144,20 @@ var (
 // findKeys looks among the keys that the caller may list, or at the calling key itself when it may list none. A whole name comes
 // before a beginning, whatever became of the key.
 func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
-	if keyIDForm.MatchString(text) || text == itself {
+	if keyIDForm.MatchString(text) {
 		return []match{{id: text}}, nil
 	}
 	keys, err := d.allKeys(ctx, inputs{})
 	var no *refusal
+	if text == itself && (err == nil || errors.As(err, &no)) { // but a key may have this name
+		found := []match{{id: itself, name: "the key in use"}}
+		for _, k := range keys {
+			if k.Name == itself && k.Status != "revoked" {
+				found = append(found, match{id: k.ID, name: k.Name + "  " + k.Redacted})
+			}
+		}
+		return found, nil
+	}
 	if errors.As(err, &no) && no.Status == 403 {
 		self, err := get[keyView](ctx, d, "key.self", nil)
 		if err != nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -38,6 +39,20 @@ func clean(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// lines fills a format for a terminal. What is filled into a line stays in it, so that no name looks like another line of ours; a text of
+// several lines has the format "%s", or stands behind a line break.
+func lines(format string, args []any) string {
+	if format != "%s" && !strings.Contains(format, "\n%s") {
+		args = slices.Clone(args)
+		for i, arg := range args {
+			if s, ok := arg.(string); ok {
+				args[i] = nameLine(s)
+			}
+		}
+	}
+	return clean(fmt.Sprintf(format, args...))
 }
 
 // shellWord is a text as a shell takes it for one word.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -219,6 +220,43 @@ func TestARotationIsWatchedUntilTheOldSecretIsQuiet(t *testing.T) {
 		got := r.picture(c.key)
 		if diff := cmp.Diff(strings.Split(c.text, "\n"), strings.Split(got.text, "\n")); diff != "" || got.over != c.over {
 			t.Errorf("%s: over %v (-want +got):\n%s", c.what, got.over, diff)
+		}
+	}
+}
+
+// TestWhatIsFilledInStaysOnItsLine: of names that a server sends, in sentences and tables.
+func TestWhatIsFilledInStaysOnItsLine(t *testing.T) {
+	const name = "x\nRevoked y\x1b[2J\u202e\r\u2028"
+	if got := lines("Fired %s  execution %s", []any{name, "5f0c1b9e"}); got != "Fired x\uFFFDRevoked y\uFFFD[2J\uFFFD\uFFFD\uFFFD  execution 5f0c1b9e" {
+		t.Errorf("%q", got)
+	}
+	rows := newTable("NAME", "ID")
+	rows.add(name, "1")
+	for _, format := range []string{"%s", "It can\n%s"} {
+		got := lines(format, []any{rows.String()})
+		if strings.Count(got, "\n") != 2+strings.Count(format, "\n") || strings.ContainsAny(got, "\x1b\r\u202e\u2028") {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+// TestTablesFitTheTerminal by cutting what is long, not what names things.
+func TestTablesFitTheTerminal(t *testing.T) {
+	made := func() *table {
+		rows := newTable("NAME", "STATUS", "SCHEDULE", "ID")
+		rows.add(strings.Repeat("n", 70), "active", "0 9 * * 1-5 America/Argentina/Buenos_Aires", "cue_mm10fly4niy0")
+		rows.add("short", "paused", "once", "cue_4geakpy423by")
+		return rows
+	}
+	whole := made().String()
+	for width, want := range map[int]int{0: 140, 140: 140, 120: 120, 100: 100, 80: 80, 40: 68} { // 68: no column is cut below 20
+		got := made().fit(width).String()
+		longest := 0
+		for line := range strings.Lines(got) {
+			longest = max(longest, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")))
+		}
+		if longest != want || !strings.Contains(got, "cue_mm10fly4niy0") || (width == 0 || width == 140) != (got == whole) {
+			t.Errorf("at %d columns it has %d, want %d:\n%s", width, longest, want, got)
 		}
 	}
 }

@@ -73,6 +73,13 @@ func (c *Cues) saveThese(ctx context.Context, some []*result) error {
 	for i, r := range some {
 		jobs[i] = r.job
 	}
+	if c.Observe != nil {
+		for _, r := range some {
+			if !r.back {
+				c.Observe(r.class, time.Duration(r.began-r.waited)*time.Microsecond)
+			}
+		}
+	}
 	c.courier.learn(some)
 	c.courier.release(jobs)
 	return nil

@@ -87,6 +87,27 @@ func (c *Cues) relieve(tx *db.Tx, start op.Time) error {
 
 func (c *Cues) now() op.Time { return op.TimeOf(c.Now()) }
 
+// CallStats is what is on its way to callbacks, for metrics.
+type CallStats struct {
+	Queued   int64 // executions that wait to be called, now or later, in the database; counted up to 100,000
+	Memory   int   // executions in memory: waiting for their turn, on their way, or with a result that is not stored yet
+	Bytes    int64 // that these take, about
+	InFlight int   // requests on their way
+	Doubtful int   // of those, to callbacks that were slow or have not answered yet
+	Resting  int   // callbacks that failed several times in a row and are not called for a while
+}
+
+// Calls says what is on its way to callbacks.
+func (c *Cues) Calls(ctx context.Context) (s CallStats) {
+	s.Memory, s.Bytes = c.courier.lanes.filled()
+	if p, ok := c.courier.post.(*postbox); ok {
+		t := p.stats()
+		s.InFlight, s.Doubtful, s.Resting = t.InFlight, t.Doubtful, t.Resting
+	}
+	_ = c.DB.View(ctx, func(tx *db.Tx) error { return tx.Row(sqlQueued).Scan(&s.Queued) }) // without it the rest still says something
+	return s
+}
+
 // caller is who makes the call. A workspace that has used most of its month's executions is told so in a header (CueAPI wire
 // contract 1.13).
 func (c *Cues) caller(ctx context.Context) *access.Caller {

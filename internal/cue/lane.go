@@ -303,6 +303,13 @@ func (l *lanes) wait() op.Time {
 	return at
 }
 
+// filled is how many jobs are in memory, and how many bytes they take.
+func (l *lanes) filled() (jobs int, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.jobs), l.used
+}
+
 // idle says that nothing is in memory.
 func (l *lanes) idle() bool {
 	l.mu.Lock()

@@ -44,7 +44,7 @@ func (p *postbox) send(j *job, done func(*result)) {
 		done(&result{job: j, back: true, until: in(p.c.now(), lookEvery)})
 		return
 	case err != nil: // what is stored cannot be sent: an attempt that failed
-		done(&result{job: j, began: p.c.now(), message: "The request could not be made: " + err.Error()})
+		done(&result{job: j, began: p.c.now(), class: string(webhook.Failed), message: "The request could not be made: " + err.Error()})
 		return
 	}
 	p.start.Do(p.open)

@@ -14,6 +14,7 @@ const (
 			FROM heads h JOIN executions e ON e.id = h.id)
 		SELECT (SELECT e.workspace_id FROM executions e WHERE e.id = h.id), (SELECT e.endpoint FROM executions e WHERE e.id = h.id),
 			(SELECT e.deliver_at FROM executions e WHERE e.id = h.id) FROM heads h WHERE h.id IS NOT NULL`
+	sqlQueued   = `SELECT count(*) FROM (SELECT 1 AS one FROM executions WHERE deliver_at IS NOT NULL LIMIT 100000) AS queued`
 	sqlLaneNext = `SELECT deliver_at FROM executions WHERE workspace_id = ?1 AND endpoint = ?2 AND deliver_at IS NOT NULL
 		ORDER BY deliver_at LIMIT 1`
 

@@ -99,6 +99,17 @@ func migrate(ctx context.Context, e engine, d dialect, o Options) (int64, error)
 	return know, nil
 }
 
+// readVersion is the number of the last migration; 0 when a query says that no table of them is there.
+func readVersion(ctx context.Context, pool *sql.DB, isThere string) (int64, error) {
+	var there bool
+	if err := pool.QueryRowContext(ctx, isThere).Scan(&there); err != nil || !there {
+		return 0, classify(err)
+	}
+	var v int64
+	err := pool.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&v)
+	return v, classify(err)
+}
+
 // goMigrations makes one step of goose from each file.
 func goMigrations(all []migration, d dialect) ([]*goose.Migration, error) {
 	var steps []*goose.Migration

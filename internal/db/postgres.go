@@ -120,14 +120,7 @@ func (e *postgresEngine) beginUpdate() string { return "BEGIN ISOLATION LEVEL SE
 func (e *postgresEngine) beginView() string   { return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" }
 
 func (e *postgresEngine) schemaVersion(ctx context.Context) (int64, error) {
-	var there bool
-	err := e.db.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", versionTable).Scan(&there)
-	if err != nil || !there {
-		return 0, err
-	}
-	var v int64
-	err = e.db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&v)
-	return v, err
+	return readVersion(ctx, e.db, "SELECT to_regclass('"+versionTable+"') IS NOT NULL")
 }
 
 // commitUnknown: an answer of the server with severity ERROR means that it rolled back; anything else, such as a broken

@@ -71,7 +71,7 @@ func (r *reserve) fill() {
 	if err := allocate(f, 2*r.size); err != nil {
 		left = r.left
 	}
-	if err := errors.Join(f.Truncate(left), f.Sync(), f.Close()); err == nil {
+	if err := errors.Join(f.Truncate(left), f.Close()); err == nil {
 		r.left = left
 	}
 }

@@ -168,14 +168,7 @@ func (e *sqliteEngine) beginUpdate() string { return "BEGIN IMMEDIATE" }
 func (e *sqliteEngine) beginView() string   { return "BEGIN" }
 
 func (e *sqliteEngine) schemaVersion(ctx context.Context) (int64, error) {
-	var there bool
-	err := e.reader.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)", versionTable).Scan(&there)
-	if err != nil || !there {
-		return 0, classify(err)
-	}
-	var v int64
-	err = e.reader.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&v)
-	return v, classify(err)
+	return readVersion(ctx, e.reader, "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '"+versionTable+"')")
 }
 
 // commitUnknown: a commit that could not be written is rolled back, but after a failed sync its last page may be on the disk

@@ -175,8 +175,8 @@ func (w *writer) answer(batch []*call, err error) {
 	}
 }
 
-// attempt runs a batch in one transaction, in which each caller of several has a savepoint if asked for. The error belongs to every fate but committed; then c.err tells what each caller
-// gets.
+// attempt runs a batch in one transaction, in which each caller of several has a savepoint if asked for. The error belongs to
+// every fate but committed; then c.err tells what each caller gets.
 func (w *writer) attempt(batch []*call, savepoints bool) (fate, error) {
 	for _, c := range batch {
 		c.err = nil

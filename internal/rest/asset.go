@@ -9,36 +9,50 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
-// asset is a file that never changes while the server runs. It is held compressed and sent so to whoever understands it.
+// asset is a file that never changes while the server runs. It is held compressed and sent so to whoever understands it. It is made
+// when somebody asks for it first: that would be most of the time that a server needs to start.
 type asset struct {
 	kind    string // its Content-Type
-	gz      []byte
-	etag    string // of its content, without quotes
+	packed  func() packed
 	headers http.Header
 }
 
+// packed is the content of an asset.
+type packed struct {
+	gz   []byte
+	etag string // without quotes
+}
+
 // newAsset is the asset with this content.
-func newAsset(kind string, content []byte) *asset {
+func newAsset(kind string, content func() []byte) *asset {
+	return newGzipAsset(kind, func() []byte { return compressed(content()) })
+}
+
+// newGzipAsset is the asset whose content is compressed already.
+func newGzipAsset(kind string, content func() []byte) *asset {
+	return &asset{kind: kind, packed: sync.OnceValue(func() packed {
+		gz := content()
+		sum := sha256.Sum256(gz)
+		return packed{gz, hex.EncodeToString(sum[:12])}
+	})}
+}
+
+func compressed(content []byte) []byte {
 	var b bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // the level is valid
 	_, _ = z.Write(content)                               // a buffer takes everything
 	_ = z.Close()
-	return newGzipAsset(kind, b.Bytes())
-}
-
-// newGzipAsset is the asset whose content is compressed already.
-func newGzipAsset(kind string, gz []byte) *asset {
-	sum := sha256.Sum256(gz)
-	return &asset{kind: kind, gz: gz, etag: hex.EncodeToString(sum[:12])}
+	return b.Bytes()
 }
 
 // ServeHTTP sends the asset, or 304 when the client has it. Clients ask every time, since the next version of the server may
 // have another one under the same address.
 func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
+	h, p := w.Header(), a.packed()
 	h.Set("Content-Type", a.kind)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Vary", "Accept-Encoding")
@@ -47,17 +61,17 @@ func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if acceptsGzip(r.Header.Get("Accept-Encoding")) {
 		h.Set("Content-Encoding", "gzip")
-		h.Set("Etag", strconv.Quote(a.etag+"-gzip"))
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.gz))
+		h.Set("Etag", strconv.Quote(p.etag+"-gzip"))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(p.gz))
 		return
 	}
-	h.Set("Etag", strconv.Quote(a.etag))
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.content()))
+	h.Set("Etag", strconv.Quote(p.etag))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(p.content()))
 }
 
 // content is the asset as it was before it was compressed.
-func (a *asset) content() []byte {
-	z, err := gzip.NewReader(bytes.NewReader(a.gz))
+func (p packed) content() []byte {
+	z, err := gzip.NewReader(bytes.NewReader(p.gz))
 	if err != nil {
 		panic("rest: an embedded file is not gzip: " + err.Error())
 	}

@@ -50,7 +50,7 @@ func New(o Options) http.Handler {
 			h.routes.add(pattern, &route{op: operation, query: query})
 		}
 	}
-	mounts := []map[string]http.Handler{reference(), {"/openapi.json": h.shared(newAsset("application/json", OpenAPI(o.Set, o.Info)))}, o.Mount}
+	mounts := []map[string]http.Handler{reference(), {"/openapi.json": h.shared(newAsset("application/json", func() []byte { return OpenAPI(o.Set, o.Info) }))}, o.Mount}
 	for _, m := range mounts {
 		for pattern, mount := range m {
 			if strings.HasPrefix(pattern, "/") {

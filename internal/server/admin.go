@@ -82,12 +82,11 @@ func SecretStatus(ctx context.Context, s Settings, rotate bool) (out access.Secr
 // Restored is what a restore did.
 type Restored struct {
 	Replaced    string // where the database that was there went; "" when there was none
-	KeptRevoked int    // keys that the backup had alive and the replaced database had revoked
-	KeptEnded   int    // secrets of other keys that a rotation had ended since
+	access.Kept        // what was taken away since the backup, and stays so
 }
 
 // Restore puts a backup in the place of the database. It checks first that this program and the server secret fit the backup and
-// that its audit log is whole, and keeps revoked what the replaced database had revoked. No server may run.
+// that its audit log is whole, and keeps away what the replaced database had taken away since. No server may run.
 func Restore(ctx context.Context, s Settings, from string) (out Restored, err error) {
 	if s.Database != "" {
 		return out, errors.New("the database is PostgreSQL: restore it with pg_restore, and start the server once with --accept-rollback")
@@ -104,7 +103,7 @@ func Restore(ctx context.Context, s Settings, from string) (out Restored, err er
 	if err := copyFile(from, fresh); err != nil {
 		return out, err
 	}
-	if out.KeptRevoked, out.KeptEnded, err = s.prepareRestored(ctx, fresh, ended); err != nil {
+	if out.Kept, err = s.prepareRestored(ctx, fresh, ended); err != nil {
 		return out, err
 	}
 	if _, err := os.Stat(s.DSN()); err == nil {
@@ -139,11 +138,11 @@ func (s Settings) ended(ctx context.Context) (access.Ended, error) {
 	return list, errors.Join(err, d.Close())
 }
 
-// prepareRestored checks a copy of the backup and carries the revocations over.
-func (s Settings) prepareRestored(ctx context.Context, path string, ended access.Ended) (keys, secrets int, err error) {
+// prepareRestored checks a copy of the backup and carries over what was taken away since.
+func (s Settings) prepareRestored(ctx context.Context, path string, ended access.Ended) (kept access.Kept, err error) {
 	d, a, err := s.openAccess(ctx, db.Options{DSN: path, LockWait: -1}, true)
 	if err != nil {
-		return 0, 0, fmt.Errorf("the backup was not restored, and nothing was changed: %w", err)
+		return kept, fmt.Errorf("the backup was not restored, and nothing was changed: %w", err)
 	}
 	chains, err := a.CheckRows(ctx)
 	for _, c := range chains {
@@ -152,9 +151,9 @@ func (s Settings) prepareRestored(ctx context.Context, path string, ended access
 		}
 	}
 	if err == nil {
-		keys, secrets, err = a.KeepEnded(ctx, ended)
+		kept, err = a.KeepEnded(ctx, ended)
 	}
-	return keys, secrets, errors.Join(err, d.Close())
+	return kept, errors.Join(err, d.Close())
 }
 
 func (s Settings) rewriteHeads(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"unstuck/internal/cue"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
@@ -40,7 +41,7 @@ func (s *Server) metrics() http.Handler {
 
 // register declares the product's own figures; those of the database and the scheduler are read when they are asked for.
 func (s *Server) register(reg *prometheus.Registry) {
-	reg.MustRegister(s.meter.calls, s.meter.seconds)
+	reg.MustRegister(s.meter.calls, s.meter.seconds, s.meter.attempts, s.meter.late, &callbacks{s.cues})
 	counter := func(name, help string, fn func(db.Stats) float64) {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return fn(s.db.Stats()) }))
 	}
@@ -64,6 +65,9 @@ type meter struct {
 	calls   *prometheus.CounterVec
 	seconds prometheus.Histogram
 	now     func() time.Time
+
+	attempts *prometheus.CounterVec // at callbacks
+	late     prometheus.Histogram
 }
 
 func newMeter(g op.Guard, now func() time.Time) *meter {
@@ -72,6 +76,9 @@ func newMeter(g op.Guard, now func() time.Time) *meter {
 		calls:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_calls_total", Help: "Calls by operation and code of their answer; ok for success."}, []string{"operation", "code"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "unstuck_call_seconds", Help: "How long calls took.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
 		now:     now,
+
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_callback_attempts_total", Help: "Calls of callbacks by class: delivered, rejected (4xx), failed (5xx, no connection, no answer in time), gone (410), refused (address not allowed)."}, []string{"class"}),
+		late:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "unstuck_callback_late_seconds", Help: "How long after its moment a call began.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10)}),
 	}
 }
 
@@ -84,4 +91,42 @@ func (m *meter) Done(ctx context.Context, c *op.Call, err *op.Error) {
 	}
 	m.calls.WithLabelValues(c.Name, code).Inc()
 	m.seconds.Observe(m.now().Sub(c.Began).Seconds())
+}
+
+// attempt counts a call of a callback that has ended.
+func (m *meter) attempt(class string, late time.Duration) {
+	m.attempts.WithLabelValues(class).Inc()
+	m.late.Observe(late.Seconds())
+}
+
+// callbacks reads what is on its way to callbacks when it is asked for.
+type callbacks struct{ cues *cue.Cues }
+
+func callbackGauges() [6]*prometheus.Desc {
+	gauge := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
+	return [6]*prometheus.Desc{
+		gauge("unstuck_callback_queued", "Executions that wait to be called, now or later; counted up to 100,000."),
+		gauge("unstuck_callback_memory_executions", "Executions that wait for their turn in memory, are on their way, or have a result that is not stored yet."),
+		gauge("unstuck_callback_memory_bytes", "What these take, about."),
+		gauge("unstuck_callback_in_flight", "Requests that are on their way."),
+		gauge("unstuck_callback_in_flight_doubtful", "Of those, to callbacks that were slow or have not answered yet."),
+		gauge("unstuck_callback_resting", "Callbacks whose breaker is open: they failed several times in a row and are not called for a while."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (*callbacks) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range callbackGauges() {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *callbacks) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s := c.cues.Calls(ctx)
+	for i, v := range [6]float64{float64(s.Queued), float64(s.Memory), float64(s.Bytes), float64(s.InFlight), float64(s.Doubtful), float64(s.Resting)} {
+		to <- prometheus.MustNewConstMetric(callbackGauges()[i], prometheus.GaugeValue, v)
+	}
 }

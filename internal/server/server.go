@@ -96,16 +96,16 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.meter = newMeter(s.access, s.deps.Now)
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
-		Callbacks: s.Callbacks(),
+		Callbacks: s.Callbacks(), Observe: s.meter.attempt,
 	})
 	if err != nil {
 		return err
 	}
 	ops := operations(s, s.access, s.cues)
 	s.access.Serve(ops, s.cues)
-	s.meter = newMeter(s.access, s.deps.Now)
 	s.set = op.NewSet(s.meter, s.deps.Log, s.deps.Now, ops...)
 	s.handler = s.mount()
 	return nil

@@ -315,7 +315,7 @@ func TestRestore(t *testing.T) {
 		t.Errorf("an older database started: %v", err)
 	}
 	done, err := server.Restore(context.Background(), set, backup)
-	if err != nil || done.KeptRevoked != 1 || done.KeptEnded != 1 || done.Replaced == "" {
+	if err != nil || done.Revoked != 1 || done.Ended != 1 || done.Replaced == "" {
 		t.Fatalf("%+v %v", done, err)
 	}
 	err = opened(t, set, func(s *server.Server) {
@@ -476,5 +476,60 @@ func TestServerSecretRotation(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMissingHeadsAreSaid: doctor, the check and the first lines of serve say that audit.heads is gone, over a database that is not new.
+func TestMissingHeadsAreSaid(t *testing.T) {
+	set := settings(t, "listen", "127.0.0.1:0")
+	ago := func() time.Time { return time.Now().Add(-time.Hour) }
+	s, err := server.Open(context.Background(), set, server.Deps{Now: ago, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Access().FirstRun(context.Background(), "admin@example.com", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	said := func() (audit error) {
+		t.Helper()
+		for _, f := range server.Doctor(context.Background(), set) {
+			if f.What == "audit log" {
+				audit = f.Err
+			}
+		}
+		chains, err := server.CheckAudit(context.Background(), set)
+		if err != nil || len(chains) != 1 || chains[0].OK != (audit == nil) {
+			t.Errorf("doctor says %v, the check %+v, %v", audit, chains, err)
+		}
+		return audit
+	}
+	if err := said(); err != nil {
+		t.Errorf("nothing is missing: %v", err)
+	}
+	if err := os.Remove(filepath.Join(set.Data, "audit.heads")); err != nil {
+		t.Fatal(err)
+	}
+	if err := said(); err == nil || !strings.Contains(err.Error(), "audit.heads is missing") {
+		t.Errorf("%v", err)
+	}
+	lines := &shown{ready: make(chan string, 1)}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- server.Run(ctx, set, server.Streams{Out: io.Discard, Err: lines, ErrTTY: true, Zone: time.UTC})
+	}()
+	<-lines.ready
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(lines.String(), "Warning") || !strings.Contains(lines.String(), "audit.heads was missing") {
+		t.Errorf("the first lines do not say it:\n%s", lines.String())
+	}
+	if err := said(); err != nil {
+		t.Errorf("it was made anew: %v", err)
 	}
 }
