@@ -27,7 +27,6 @@ const (
 // Codes of the echo sink.
 var (
 	InvalidToken     = op.Code{Status: 400, Name: "invalid_token", Doc: "The token of the echo sink is too short. Make one of at least 16 random characters."}
-	InvalidEcho      = op.Code{Status: 400, Name: "invalid_echo", Doc: "The echo sink keeps JSON only. Send a JSON document."}
 	PayloadTooLarge  = op.Code{Status: 413, Name: "payload_too_large", Doc: "The echo sink keeps up to 1,000,000 bytes. Send less."}
 	EchoRateExceeded = op.Code{Status: 429, Name: "rate_limit_exceeded", Doc: "The echo sink takes ten documents an hour from one address. Wait, or receive webhooks with a server of your own."}
 )
@@ -66,7 +65,7 @@ func (s *sink) store(workspace, token string, body []byte, h http.Header) error 
 	case len(body) > echoBodyMost:
 		return PayloadTooLarge.Msg("Echo payload must be under 1MB")
 	case !json.Valid(body):
-		return InvalidEcho.Msg("The body must be JSON")
+		return op.InvalidJSON.Msg("Request body is not valid JSON.")
 	}
 	e := &echo{key: echoKey{workspace, token}, payload: body, headers: map[string]string{}, at: s.now()}
 	for name, values := range h {
@@ -159,7 +158,7 @@ func (c *Cues) echoOperations() []*op.Operation {
 		op.Define(op.Spec{
 			Name: "echo.store", Route: "POST /v1/echo/{token}",
 			Needs: op.Public, Effect: op.Write, Open: true, Unaudited: true, Secretive: true, May: "post to the echo sink",
-			Errors: []op.Code{InvalidToken, InvalidEcho, PayloadTooLarge, EchoRateExceeded},
+			Errors: []op.Code{InvalidToken, PayloadTooLarge, EchoRateExceeded},
 			Doc:    "Post to the echo sink\nKeeps a JSON document and the headers it came with for five minutes; a second one under the same token replaces it. Ten an hour from one address. It is for trying out webhooks.",
 		}, c.storeEcho),
 		op.Define(op.Spec{

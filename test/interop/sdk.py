@@ -6,12 +6,17 @@
 A scenario that does not hold ends with a traceback. What the SDK cannot do itself (fire, claim, make keys) goes over plain HTTP.
 """
 
+import json
 import os
 import sys
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import httpx
-from cueapi import CueAPI, CueAPIError, CuePayload
+from cueapi import CueAPI, CueAPIError, CuePayload, verify_webhook
 
 YEARLY = "0 0 1 1 *"
 scenarios = {}
@@ -256,7 +261,7 @@ def bad_input(w):
     equal(refused(create, name="c" * 256, cron=YEARLY, transport="worker"), (422, "validation_error"))
     equal(refused(create, name="c", cron=YEARLY, transport="pigeon"), (422, "validation_error"))
     equal(refused(create, name="c", cron=YEARLY, transport="worker", payload={"a": "\x00"}), (400, "invalid_payload"))
-    equal(refused(create, name="c", cron=YEARLY, callback="https://example.com/hook")[0], 422)  # no webhooks in this version
+    equal(refused(create, name="c", cron=YEARLY, callback="https://169.254.169.254/hook"), (400, "invalid_callback_url"))
     equal(w.sdk.cues.list().total, 1)  # what was refused left nothing behind
 
 
@@ -293,6 +298,72 @@ def rate_limit(w):
         assert 1 <= error.retry_after <= 60, error.retry_after
     else:
         raise AssertionError("the third call within a minute passed")
+
+
+class Receiver(HTTPServer):
+    """Somebody who gets webhooks, and answers what the last argument says."""
+
+    def __init__(self, answer=b""):
+        self.got = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.got.append((dict(self.headers.items()), body))
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+def eventually(look):
+    for _ in range(2000):
+        if found := look():
+            return found
+        time.sleep(0.01)
+    raise AssertionError("not within 20 seconds")
+
+
+@scenario
+def webhook(w):
+    receiver = Receiver()
+    payload = {"b": 1.0, "a": "\u00e9\U0001f600\n", "nested": {"z": [1, 2.5e-7, 10**20, None, True], "": {}}, "slash": "</script>"}
+    cue = w.sdk.cues.create(name="hook", cron=YEARLY, callback=receiver.url, payload=payload)
+    equal(cue.transport, "webhook")
+    fired = w.post(f"/v1/cues/{cue.id}/fire")["id"]
+    eventually(lambda: receiver.got)
+    headers, body = receiver.got[0]
+    secret = httpx.get(w.url + "/v1/auth/webhook-secret", headers={"Authorization": f"Bearer {w.key}"}).json()["webhook_secret"]
+    signature, at = headers["X-CueAPI-Signature"], headers["X-CueAPI-Timestamp"]  # a plain dict: the spelling counts
+    for form in (body, body.decode(), json.loads(body)):
+        assert verify_webhook(payload=form, signature=signature, timestamp=at, secret=secret)
+    assert not verify_webhook(payload=body + b" {}", signature=signature, timestamp=at, secret=secret)
+    assert not verify_webhook(payload=body, signature=signature, timestamp=at, secret="whsec_other")
+    equal((headers["X-CueAPI-Execution-Id"], headers["X-CueAPI-Cue-Id"], headers["X-CueAPI-Attempt"]), (fired, cue.id, "1"))
+    execution = eventually(lambda: (e := w.sdk.executions.get(fired))["status"] == "success" and e)
+    equal((execution["attempts"], execution["http_status"]), (1, 200))
+
+
+@scenario
+def webhook_reports(w):
+    receiver = Receiver()
+    cue = w.post("/v1/cues", {"name": "reported", "cron": YEARLY, "callback": {"url": receiver.url}, "delivery": {"outcome_deadline_seconds": 60}})
+    fired = w.post(f"/v1/cues/{cue['id']}/fire")["id"]
+    eventually(lambda: w.sdk.executions.get(fired)["status"] == "pending_outcome")
+    _, worker = w.new_key("worker")
+    equal(w.as_key(worker).executions.report_outcome(fired, success=True, result="fine")["outcome_state"], "reported_success")
+    equal(w.sdk.executions.get(fired)["status"], "success")
 
 
 if __name__ == "__main__":
