@@ -127,7 +127,7 @@ func TestMatrix(t *testing.T) {
 			}
 			cells++
 		}
-		w.s.Clock.Add(61e9) // public operations are limited by address
+		w.s.Clock.Add(400e9) // public operations are limited by address, the echo sink to ten an hour
 	}
 	t.Logf("%d cells", cells)
 }
@@ -340,7 +340,7 @@ func (w *world) tryRestricted(t *testing.T, r restriction, value any, met bool) 
 				}
 			}
 		}
-		w.s.Clock.Add(61e9)
+		w.s.Clock.Add(400e9)
 	}
 }
 

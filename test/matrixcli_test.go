@@ -32,7 +32,7 @@ func TestMatrixCLI(t *testing.T) {
 			}
 			cells++
 		}
-		w.s.Clock.Add(61e9) // public operations are limited by address
+		w.s.Clock.Add(400e9) // public operations are limited by address, the echo sink to ten an hour
 	}
 	t.Logf("%d cells", cells)
 }

@@ -141,7 +141,7 @@ func ownCue(fs *pflag.FlagSet) func(*run) error {
 		case o.to == "worker":
 			r.in["transport"] = "worker"
 		case !strings.Contains(o.to, "://"):
-			return usage("--to %s is nobody who does work: it is --to worker, or the address of a callback such as --to https://hooks.example.com/sync", shellWord(o.to))
+			return usage("--to %s is nobody who does work. It is --to worker, or the address of a callback such as --to https://hooks.example.com/sync", shellWord(o.to))
 		}
 		if err := o.fill(r); err != nil {
 			return err
