@@ -123,7 +123,7 @@ func cpuTime(b *testing.B) time.Duration {
 // cuesFor makes cues that call a receiver at one instant, and waits until then.
 func (s *serving) cuesFor(b *testing.B, r *receiver, n int) {
 	b.Helper()
-	r.due = time.Now().Add(time.Duration(n)*time.Second/400 + 3*time.Second).Truncate(time.Second).UTC()
+	r.due = time.Now().Add(time.Duration(n)*time.Second/1000 + 3*time.Second).Truncate(time.Second).UTC()
 	cron := r.due.Format("4 15 2 1 * 5")
 	name := fmt.Sprint("w", time.Now().UnixNano(), "-")
 	var made atomic.Int64

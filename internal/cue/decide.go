@@ -36,9 +36,8 @@ type entry struct {
 // fired is an execution that decide makes.
 type fired struct {
 	*firing
-	id     string
-	due    op.Time
-	leased bool // it goes to the sender with this commit
+	id  string
+	due op.Time
 }
 
 // decide gives every due time of some cues its ending, by the policy of each. Where the plan has no room they are skipped. The

@@ -283,13 +283,6 @@ func (l *lanes) spat(meals []meal) {
 	}
 }
 
-// load takes over what the database keeps, lane by lane. Lanes that were lowered meanwhile stay so: earlier is never wrong.
-func (l *lanes) load(found []laneHead) {
-	for _, h := range found {
-		l.lower(h.lane, h.next)
-	}
-}
-
 // wait is when something can next be fed; never when nothing waits or all that waits has no room.
 func (l *lanes) wait() op.Time {
 	l.mu.Lock()

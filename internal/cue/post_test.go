@@ -10,8 +10,6 @@ type fakePost struct {
 	mu     sync.Mutex
 	sent   []*job
 	answer func(j *job, r *result)
-	now    func() int64
-	held   func(j *job) bool // true: never answered
 }
 
 func (p *fakePost) send(j *job, done func(*result)) {
