@@ -112,7 +112,7 @@ func (f *fixture) bare(id string) {
 		if _, err := tx.Exec(`UPDATE executions SET updated_at = updated_at + 1 WHERE id = ?1`, id); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`INSERT INTO settings (name, value) VALUES (?1, '')`, newUUID())
+		_, err := tx.Exec(`INSERT INTO settings (name, value) VALUES (?1, '')`, newUUID(0))
 		return err
 	})
 	if err != nil {

@@ -72,7 +72,7 @@ func TestClaimIsRefused(t *testing.T) {
 			t.Errorf("a list of nothing: %v", got)
 		}
 		id := f.fire(f.cue("c", "0 0 1 1 *"), nil)
-		f.refused(worker, "execution.claim_one", one(newUUID()), 409, "claim_failed")
+		f.refused(worker, "execution.claim_one", one(newUUID(0)), 409, "claim_failed")
 		f.refused(worker, "execution.claim_one", one("no uuid"), 409, "claim_failed")
 		f.refused(other, "execution.claim_one", one(id), 409, "claim_failed")
 		f.refused(other, "execution.claim", input{"worker_id": "w"}, 409, "claim_failed")

@@ -73,7 +73,7 @@ func (c *Cues) decide(tx *db.Tx, fs []firing, now op.Time, to *parcel) (n int, e
 			entries = append(entries, entry{f.id, f.version, v.merged, endCoalesced, reasonLate})
 		}
 		for _, at := range v.fire {
-			all = append(all, fired{firing: f, id: newUUID(), due: at})
+			all = append(all, fired{firing: f, id: newUUID(now), due: at})
 		}
 	}
 	if err := c.insertFired(tx, all, now, to); err != nil {

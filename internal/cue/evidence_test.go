@@ -48,7 +48,7 @@ func TestAddEvidence(t *testing.T) {
 				t.Errorf("%s: %v", field, err)
 			}
 		}
-		f.refused(worker, "execution.add_evidence", input{"id": newUUID()}, 404, "execution_not_found")
+		f.refused(worker, "execution.add_evidence", input{"id": newUUID(0)}, 404, "execution_not_found")
 		f.refused(worker, "execution.add_evidence", input{"id": id, "metadata": input{"x": strings.Repeat("x", metadataMost)}}, 400, "metadata_too_large")
 	})
 }
@@ -185,7 +185,7 @@ func TestChainProperty(t *testing.T) {
 func chainOf(t *rapid.T) (*execution, []link) {
 	word := rapid.StringMatching(`[a-z"\\é ]{0,12}`)
 	s := said{Success: rapid.Bool().Draw(t, "success"), Result: ptr(word.Draw(t, "result")), proof: proof{ExternalID: orNil(word.Draw(t, "id"))}}
-	e := &execution{id: newUUID(), reportedBy: "key_1", outcomeState: reportedSuccess, outcomeSuccess: &s.Success}
+	e := &execution{id: newUUID(0), reportedBy: "key_1", outcomeState: reportedSuccess, outcomeSuccess: &s.Success}
 	at := op.Time(rapid.Int64Range(0, 4e15).Draw(t, "at"))
 	o := outcomeRecord{s, at}
 	e.outcomeAt = &at

@@ -115,7 +115,7 @@ func executionsOfCue(tx *db.Tx, cueID string, limit, offset int64) ([]executionO
 		return nil, 0, err
 	}
 	var total int64
-	if err := tx.Row(sqlCounterOfCue, cueID, countCue(cueID)).Scan(&total); err != nil {
+	if err := tx.Row(sqlCueExecutions, cueID).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("read the total of a cue: %w", err)
 	}
 	list, err := objects(es)
@@ -303,8 +303,17 @@ func (in *executionListInput) totals(tx *db.Tx, caller *access.Caller, w *where,
 	if err := tx.Row(query, q.args...).Scan(&out.Total, &out.OldestClaimedAt); err != nil {
 		return fmt.Errorf("count executions: %w", err)
 	}
+	if out.Total < countMost {
+		return nil
+	}
+	if in.CueID.Set && statuses == nil && !in.other() { // the page has found it, or there is nothing to count
+		if err := tx.Row(sqlCueExecutions, in.CueID.Val).Scan(&out.Total); err != nil {
+			return fmt.Errorf("read the total of a cue: %w", err)
+		}
+		return nil
+	}
 	names := in.counters(caller, statuses)
-	if out.Total < countMost || names == nil {
+	if names == nil {
 		return nil
 	}
 	if err := tx.Row(sqlCountersSum, caller.Workspace(), names).Scan(&out.Total); err != nil {
@@ -313,15 +322,15 @@ func (in *executionListInput) totals(tx *db.Tx, caller *access.Caller, w *where,
 	return nil
 }
 
+// other says that something is asked for of which no total is kept.
+func (in *executionListInput) other() bool {
+	return in.WorkerID.Set || in.OutcomeState.Set || in.HasEvidence.Set || in.ResultType.Set || in.TriggeredBy.Set || in.Key.Set
+}
+
 // counters are those whose sum is the exact total; nil when none keep it.
 func (in *executionListInput) counters(caller *access.Caller, statuses []string) []string {
-	other := in.WorkerID.Set || in.OutcomeState.Set || in.HasEvidence.Set || in.ResultType.Set || in.TriggeredBy.Set || in.Key.Set
 	switch {
-	case other || in.CueID.Set && statuses != nil:
-		return nil
-	case in.CueID.Set: // the page has found it, or there is nothing to count
-		return []string{countCue(in.CueID.Val)}
-	case cueFilter(caller) != nil:
+	case in.other() || in.CueID.Set || cueFilter(caller) != nil:
 		return nil
 	case statuses == nil:
 		return []string{countAll}

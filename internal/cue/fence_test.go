@@ -146,7 +146,7 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("after 28 minutes: %v", e)
 		}
 		f.refused(worker, "execution.heartbeat", input{"id": id, "X-Worker-Id": "v"}, 403, "not_execution_owner")
-		f.refused(worker, "execution.heartbeat", input{"id": newUUID()}, 404, "execution_not_found")
+		f.refused(worker, "execution.heartbeat", input{"id": newUUID(0)}, 404, "execution_not_found")
 		f.refused(f.key("worker", input{"worker_ids": []string{"v"}}), "execution.heartbeat", input{"id": id}, 403, "key_restricted")
 		f.refused(f.key("worker", input{"cues": []string{"v"}}), "execution.heartbeat", input{"id": id}, 404, "execution_not_found")
 		f.refused(worker, "execution.heartbeat", input{"id": f.fire(f.cue("c", "0 0 1 1 *"), nil)}, 409, "execution_not_claiming")

@@ -190,7 +190,7 @@ func (h *holdings) work(f *fixture, key string, item map[string]any) {
 		}
 		h.mu.Unlock()
 	}
-	res := f.call(key, "execution.report", input{"id": l.id, "lease_token": l.token, "success": true, "result": newUUID()})
+	res := f.call(key, "execution.report", input{"id": l.id, "lease_token": l.token, "success": true, "result": newUUID(0)})
 	switch code := codeOf(res.Err); code {
 	case "":
 		h.mu.Lock()

@@ -33,7 +33,7 @@ func TestReplay(t *testing.T) {
 		if state := f.ok(worker, "execution.report", input{"id": out["id"], "success": true, "lease_token": got["lease_token"]})["outcome_state"]; state != verificationPending {
 			t.Errorf("state: %v", state)
 		}
-		f.refused(f.admin, "execution.replay", input{"id": newUUID()}, 404, "execution_not_found")
+		f.refused(f.admin, "execution.replay", input{"id": newUUID(0)}, 404, "execution_not_found")
 		f.refused(worker, "execution.replay", input{"id": old}, 403, "insufficient_scope")
 		f.refused(f.key("write-cues", input{"cues": []string{"x"}}), "execution.replay", input{"id": old}, 404, "execution_not_found")
 	})

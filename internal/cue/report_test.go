@@ -15,7 +15,7 @@ func (f *fixture) taken(key, mode string) (id, token string) {
 	if mode != "" {
 		more["verification"] = input{"mode": mode}
 	}
-	cue := f.ok(f.admin, "cue.create", newCue(newUUID(), more))["id"].(string)
+	cue := f.ok(f.admin, "cue.create", newCue(newUUID(0), more))["id"].(string)
 	id = f.fire(cue, nil)
 	return id, f.ok(key, "execution.claim_one", input{"id": id, "worker_id": "w"})["lease_token"].(string)
 }
@@ -157,7 +157,7 @@ func TestReportRefuses(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		worker := f.key("worker", nil)
 		id, token := f.taken(worker, "")
-		f.refused(worker, "execution.report", input{"id": newUUID(), "success": true}, 404, "execution_not_found")
+		f.refused(worker, "execution.report", input{"id": newUUID(0), "success": true}, 404, "execution_not_found")
 		f.refused(worker, "execution.report", input{"id": "no-uuid", "success": true}, 404, "execution_not_found")
 		f.refused(f.otherWorkspace(), "execution.report", input{"id": id, "success": true}, 404, "execution_not_found")
 		f.refused(f.key("worker", input{"cues": []string{"x"}}), "execution.report", input{"id": id, "success": true}, 404, "execution_not_found")

@@ -14,9 +14,9 @@ const (
 	sqlCueNamed  = `SELECT count(*) FROM cues WHERE workspace_id = ?1 AND name = ?2`
 	sqlCueInsert = `INSERT INTO cues (id, workspace_id, name, description, status, pause_reason, transport, schedule_type, cron, at, timezone,
 		callback, endpoint, timeout, outcome_within, payload, task, agent, max_attempts, backoff, pause_on_failure, verification, catch_up,
-		next_run, last_run, run_count, fired_count, version, decided_at, created_by, created_at, updated_at)
+		next_run, last_run, run_count, fired_count, version, decided_at, created_by, created_at, updated_at, executions)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26,
-		?27, ?28, ?29, ?30, ?31, ?32)`
+		?27, ?28, ?29, ?30, ?31, ?32, 0)`
 	sqlCueUpdate = `UPDATE cues SET name = ?3, description = ?4, status = ?5, pause_reason = ?6, transport = ?7, schedule_type = ?8, cron = ?9, at = ?10,
 		timezone = ?11, callback = ?12, endpoint = ?13, timeout = ?14, outcome_within = ?15, payload = ?16, task = ?17, agent =
 		?18, max_attempts = ?19, backoff = ?20, pause_on_failure = ?21, verification = ?22, catch_up = ?23, next_run = ?24,
@@ -62,7 +62,7 @@ const (
 		FROM @rows(id TEXT ?1, version INTEGER ?2, was INTEGER ?3) AS r JOIN cues c ON c.id = r.id
 		WHERE c.status = 'active' AND c.version = r.version AND c.next_run = r.was ORDER BY r.i`
 
-	sqlDueMove = `UPDATE cues SET next_run = nullif(r.next, -1), decided_at = r.decided, fired_count = cues.fired_count + r.fired
+	sqlDueMove = `UPDATE cues SET next_run = nullif(r.next, -1), decided_at = r.decided, fired_count = cues.fired_count + r.fired, executions = cues.executions + r.fired
 		FROM @rows(id TEXT ?1, next INTEGER ?2, decided INTEGER ?3, fired INTEGER ?4) AS r WHERE cues.id = r.id`
 
 	sqlDueFire = `INSERT INTO executions (id, workspace_id, cue_id, transport, triggered_by, fired_by,

@@ -43,8 +43,7 @@ const (
 	sqlCountersAdd = `INSERT INTO counters (workspace_id, name, value)
 		SELECT r.workspace, r.name, r.delta FROM @rows(workspace TEXT ?1, name TEXT ?2, delta INTEGER ?3) AS r WHERE true
 		ON CONFLICT (workspace_id, name) DO UPDATE SET value = counters.value + excluded.value`
-	sqlCounterGet    = `SELECT coalesce(sum(value), 0) FROM counters WHERE workspace_id = ?1 AND name = ?2`
-	sqlCounterDelete = `DELETE FROM counters WHERE workspace_id = ?1 AND name = ?2`
+	sqlCounterGet = `SELECT coalesce(sum(value), 0) FROM counters WHERE workspace_id = ?1 AND name = ?2`
 )
 
 // Work that workers may take. Its conditions are a where.
@@ -102,8 +101,8 @@ const (
 const (
 	sqlExecutions       = `SELECT ` + executionColumns + executionsAndCues
 	sqlExecutionsNewest = ` ORDER BY e.created_at DESC, e.id DESC`
-	sqlCounterOfCue     = `SELECT coalesce(sum(n.value), 0) FROM counters n JOIN cues c ON c.workspace_id = n.workspace_id
-		WHERE c.id = ?1 AND n.name = ?2`
+	sqlCueExecutions    = `SELECT coalesce(sum(executions), 0) FROM cues WHERE id = ?1`
+	sqlCueExecutionsAdd = `UPDATE cues SET executions = executions + ?2 WHERE id = ?1`
 )
 
 // sqlExecutionsOldest counts, and finds the earliest claim, before, between and after the condition and the most to look at.

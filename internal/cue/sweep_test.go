@@ -159,12 +159,11 @@ func (f *fixture) countersAreExact() {
 	for _, query := range []string{
 		`SELECT count(*) FROM (SELECT workspace_id, status, count(*) AS n FROM executions GROUP BY workspace_id, status) AS g
 			LEFT JOIN counters k ON k.workspace_id = g.workspace_id AND k.name = 'status:' || g.status WHERE coalesce(k.value, 0) <> g.n`,
-		`SELECT count(*) FROM (SELECT workspace_id, cue_id, count(*) AS n FROM executions GROUP BY workspace_id, cue_id) AS g
-			LEFT JOIN counters k ON k.workspace_id = g.workspace_id AND k.name = 'cue:' || g.cue_id WHERE coalesce(k.value, 0) <> g.n`,
+		`SELECT count(*) FROM cues c WHERE c.executions <> (SELECT count(*) FROM executions e WHERE e.cue_id = c.id)`,
 		`SELECT abs((SELECT count(*) FROM executions) - (SELECT coalesce(sum(value), 0) FROM counters WHERE name = 'executions'))`,
 		`SELECT abs((SELECT count(*) FROM executions) - (SELECT coalesce(sum(value), 0) FROM counters WHERE name >= 'status:' AND name < 'status;'))`,
 		`SELECT abs((SELECT count(*) FROM executions WHERE outcome_success = 1) - (SELECT coalesce(sum(value), 0) FROM counters WHERE name >= 'succeeded:' AND name < 'succeeded;'))`,
-		`SELECT abs((SELECT count(*) FROM executions WHERE outcome_success = 0 OR outcome_success IS NULL AND status IN ('failed', 'missed'))
+		`SELECT abs((SELECT count(*) FROM executions WHERE outcome_success = 0 OR outcome_success IS NULL AND status IN ('failed', 'missed', 'outcome_timeout'))
 			- (SELECT coalesce(sum(value), 0) FROM counters WHERE name >= 'failed:' AND name < 'failed;'))`,
 	} {
 		if n := f.number(query); n != 0 {

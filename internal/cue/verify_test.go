@@ -46,7 +46,7 @@ func TestVerify(t *testing.T) {
 		if err := f.refused(checker, "execution.verify", input{"id": unreported}, 409, "invalid_state"); err.Message != "Cannot verify from state 'None'" {
 			t.Errorf("%s", err.Message)
 		}
-		f.refused(checker, "execution.verify", input{"id": newUUID()}, 404, "execution_not_found")
+		f.refused(checker, "execution.verify", input{"id": newUUID(0)}, 404, "execution_not_found")
 		f.refused(f.key("write-cues", input{"cues": []string{"x"}}), "execution.verify", input{"id": unreported}, 404, "execution_not_found")
 		f.refused(worker, "execution.verify", input{"id": unreported}, 403, "insufficient_scope")
 		if n := f.number("SELECT count(*) FROM audit WHERE operation = 'execution.verify' AND result = 'done'"); n != 4 {
@@ -92,7 +92,7 @@ func TestMarkPending(t *testing.T) {
 		worker := f.key("worker", nil)
 		id, token := f.taken(worker, "")
 		f.refused(f.admin, "execution.mark_pending", input{"id": id}, 409, "no_outcome")
-		f.refused(f.admin, "execution.mark_pending", input{"id": newUUID()}, 404, "http_error") // the contract's odd one
+		f.refused(f.admin, "execution.mark_pending", input{"id": newUUID(0)}, 404, "http_error") // the contract's odd one
 		f.ok(worker, "execution.report", input{"id": id, "lease_token": token, "success": true})
 		f.ok(f.admin, "execution.verify", input{"id": id})
 		for range 2 {

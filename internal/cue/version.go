@@ -95,7 +95,9 @@ func (c *Cues) settle(tx *db.Tx, q *cue, now op.Time, deleted bool) (moment op.T
 		n, err = c.decide(tx, []firing{{
 			id: q.id, workspace: q.workspace, version: q.version, sched: s, due: due, catchUp: q.catchUp, transport: q.transport, endpoint: q.endpoint,
 		}}, now, nil)
-		q.firedCount += int64(n)
+		if q.firedCount += int64(n); n > 0 && err == nil {
+			_, err = tx.Exec(sqlCueExecutionsAdd, q.id, n)
+		}
 	}
 	return moment, err
 }

@@ -33,6 +33,7 @@ CREATE TABLE cues (
   created_by    TEXT NOT NULL,                -- key id
   created_at    INTEGER NOT NULL,
   updated_at    INTEGER NOT NULL,
+  executions    INTEGER NOT NULL,             -- that exist; here and not among the counters because firing writes this row anyway
   UNIQUE (workspace_id, name),
   CHECK (next_run IS NULL OR status = 'active')
 ) STRICT;
@@ -166,7 +167,7 @@ CREATE TABLE workers (
 ) STRICT, WITHOUT ROWID;
 
 -- Exact totals, kept in the transactions that change them: 'cues:active', …, 'executions', 'executions:2026-11',
--- 'status:success', 'cue:cue_…', 'reported:2026-11', 'succeeded:2026-11', 'failed:2026-11'. 'grace:2026-11' is a moment.
+-- 'status:success', 'reported:2026-11', 'succeeded:2026-11', 'failed:2026-11'. 'grace:2026-11' is a moment.
 CREATE TABLE counters (
   workspace_id TEXT NOT NULL,
   name         TEXT NOT NULL,
