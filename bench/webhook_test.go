@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -87,7 +88,7 @@ func (s *serving) dueAtOnce(b *testing.B, n int) {
 	r := receive(b)
 	s.cuesFor(b, r, n)
 	time.Sleep(time.Until(r.due))
-	cpu := cpuTime(b)
+	cpu, before := cpuTime(b), written()
 	for r.n.Load() < int64(n) {
 		time.Sleep(time.Millisecond)
 	}
@@ -97,6 +98,7 @@ func (s *serving) dueAtOnce(b *testing.B, n int) {
 	}
 	durable := time.Since(r.due)
 	b.ReportMetric((cpuTime(b) - cpu).Seconds(), "cpu-s")
+	b.ReportMetric(float64(written()-before)/1e6, "MB-written")
 	slices.Sort(r.late)
 	if r.late[0] < 0 {
 		b.Fatalf("one arrived %v early", -r.late[0])
@@ -118,6 +120,20 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// written is how many bytes the process has had written to disk, where the system says so (Linux), else 0.
+func written() (n int64) {
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "write_bytes: %d", &n); err == nil {
+			return n
+		}
+	}
+	return 0
 }
 
 // cuesFor makes cues that call a receiver at one instant, and waits until then.
