@@ -30,6 +30,12 @@ var rows = []struct {
 	{"the same, p99", "BenchmarkClaimOutcome/sqlite/single", "p99-ms", 1, "ms", "≤ 15"},
 	{"executions claimed in batches of 20, SQLite", "BenchmarkClaimOutcome/sqlite/batch20", "claimed/s", 1, "/s", "≥ 40000"},
 	{"claim + outcome by 64 callers, PostgreSQL", "BenchmarkClaimOutcome/postgres/single", "pairs/s", 1, "/s", "≥ 2000"},
+	{"floor: bare posts to the receiver by 64 callers", "BenchmarkWebhookFloor", "posts/s", 1, "/s", ""},
+	{"one signed webhook, until received, SQLite", "BenchmarkWebhooks/sqlite/1 ", "p99-ms", 1, "ms", "≤ 5"},
+	{"1,000 due at one instant, until received, p99, SQLite", "BenchmarkWebhooks/sqlite/1000 ", "p99-ms", 1, "ms", "≤ 50"},
+	{"100,000 due at one instant, until durable, SQLite", "BenchmarkWebhooks/sqlite/100000 ", "durable-s", 1, "s", "≤ 7"},
+	{"the same, processor time, receiver included", "BenchmarkWebhooks/sqlite/100000 ", "cpu-s", 1, "s", ""},
+	{"100,000 due at one instant, until durable, PostgreSQL", "BenchmarkWebhooks/postgres/100000 ", "durable-s", 1, "s", "≤ 28"},
 	{"executions claimed in batches of 20, PostgreSQL", "BenchmarkClaimOutcome/postgres/batch20", "claimed/s", 1, "/s", "≥ 10000"},
 }
 

@@ -93,3 +93,35 @@ func TestLongQueue(t *testing.T) {
 		}
 	})
 }
+
+// One workspace has thousands of cues due at one instant; another's, due a little later, fires with the second commit.
+func TestFloodOfDueTimes(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		const n = 3000
+		at := f.clock.Now().Add(time.Minute)
+		f.ok(f.admin, "cue.create", input{"name": "flood", "at": at, "callback_url": "https://203.0.113.9/"})
+		for range 12 {
+			f.sql(`INSERT INTO cues SELECT id || '-' || (SELECT count(*) FROM cues), workspace_id, name || (SELECT count(*) FROM cues) || '-' || id,
+				description, status, pause_reason, transport, schedule_type, cron, at, timezone, callback, endpoint, timeout, outcome_within, payload, task, agent,
+				max_attempts, backoff, pause_on_failure, verification, catch_up, next_run, last_run, run_count, fired_count, version, decided_at, created_by,
+				created_at, updated_at, executions FROM cues`)
+		}
+		f.sql("UPDATE counters SET value = (SELECT count(*) FROM cues) WHERE name = 'cues:active'")
+		if got := f.number("SELECT count(*) FROM cues"); got < n {
+			t.Fatalf("%d cues", got)
+		}
+		second := f.ok(f.admin, "workspace.create", input{"name": "second"})["key"].(string)
+		id := f.ok(second, "cue.create", input{"name": "other", "at": at.Add(time.Second), "callback_url": "https://203.0.113.10/"})["id"].(string)
+		f.clock.Set(at.Add(2 * time.Second))
+		f.must(f.cues.fireDue(t.Context()))
+		for i, j := range f.post.all() {
+			if j.cueID == id {
+				if i > dueAtOnce+turnMost {
+					t.Errorf("%d calls came first", i)
+				}
+				return
+			}
+		}
+		t.Error("it was not called")
+	})
+}

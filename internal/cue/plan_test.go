@@ -19,6 +19,8 @@ func TestSchedulerPlans(t *testing.T) {
 		}{
 			{sqlNextDues, []any{dueAtOnce}, "cues_due"},
 			{sqlNextDue, nil, "cues_due"},
+			{sqlNextTurn, []any{1, "ws"}, "cues_due"},
+			{sqlDuesOf, []any{1, "ws", turnMost}, "cues_due"},
 			{sqlFiredIn, []any{"cue_000000000000", 0, 1}, "executions_due"},
 		} {
 			plan := explain(f, q.query, q.args...)

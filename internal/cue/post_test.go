@@ -29,3 +29,10 @@ func (p *fakePost) send(j *job, done func(*result)) {
 }
 
 func (p *fakePost) stop(context.Context) {}
+
+// all are the jobs that came so far, in their order.
+func (p *fakePost) all() []*job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]*job{}, p.sent...)
+}

@@ -17,7 +17,7 @@ import (
 const (
 	lookEvery = time.Second // the scheduler looks at least so often, whatever it believes to be due
 	dueAtOnce = 250         // cues fired in the first commit of many: half as many make the first wait less, twice as many save nothing
-	dueMost   = 1000        // in those that follow, where what counts is how soon all are done
+	dueMost   = 500         // in those that follow, where what counts is how soon all are done
 )
 
 // never is after every due time.
@@ -98,11 +98,15 @@ func (c *Cues) Pulse() Pulse {
 // database go to the log, and the next look tries again. When ctx ends, calls that are under way end first, within stopWithin, or
 // go back into their queue.
 func (c *Cues) Run(ctx context.Context) error {
-	var tasks sync.WaitGroup
-	tasks.Go(func() { c.fireLoop(ctx) })
-	tasks.Go(func() { c.sweepLoop(ctx) })
-	tasks.Go(func() { c.deliver(ctx) })
-	tasks.Wait()
+	var firing, calling sync.WaitGroup
+	calls, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	firing.Go(func() { c.fireLoop(ctx) })
+	firing.Go(func() { c.sweepLoop(ctx) })
+	calling.Go(func() { c.deliver(calls) })
+	firing.Wait()
+	stop() // only now does nothing new come to the sender
+	calling.Wait()
 	return context.Cause(ctx)
 }
 
@@ -220,12 +224,50 @@ func (c *Cues) lookUp(ctx context.Context, now op.Time, most int) (due []dueCue,
 		rows, err := tx.Query(sqlNextDues, most)
 		due, err = scanAll(rows, err, (*dueCue).scan)
 		due = slices.DeleteFunc(due, func(d dueCue) bool { return d.nextRun > now })
+		if err == nil && len(due) == most {
+			due, err = withOthers(tx, due, now)
+		}
 		return err
 	})
 	if err == nil && len(due) == 0 {
 		c.alarm.set(next, before)
 	}
 	return due, err
+}
+
+const (
+	turnsMost = 64 // steps of the search for workspaces that wait behind a flood
+	turnMost  = 25 // cues of each that go with it
+)
+
+// withOthers adds to a full look the first cues of workspaces that wait behind it: who has many cues due at one instant delays the
+// others by one commit, not by all of its own.
+func withOthers(tx *db.Tx, due []dueCue, now op.Time) ([]dueCue, error) {
+	seen := map[string]bool{}
+	for _, d := range due {
+		seen[d.workspace] = true
+	}
+	at, workspace := due[0].nextRun, due[0].workspace
+	for range turnsMost {
+		err := tx.Row(sqlNextTurn, at, workspace).Scan(&at, &workspace)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && at > now {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if seen[workspace] {
+			continue
+		}
+		seen[workspace] = true
+		rows, err := tx.Query(sqlDuesOf, at, workspace, turnMost)
+		more, err := scanAll(rows, err, (*dueCue).scan)
+		if err != nil {
+			return nil, err
+		}
+		due = append(due, more...)
+	}
+	return due, nil
 }
 
 func nextDue(tx *db.Tx) (op.Time, error) {

@@ -52,7 +52,10 @@ const (
 	// sqlNextDues says neither up to when nor which status (only active cues have a next_run): a database without statistics
 	// would take few cues to match and, instead of walking the index, sort all of them.
 	sqlNextDues = `SELECT ` + dueColumns + ` FROM cues c WHERE c.next_run IS NOT NULL ORDER BY c.next_run LIMIT ?1`
-	sqlNextDue  = `SELECT next_run FROM cues WHERE next_run IS NOT NULL ORDER BY next_run LIMIT 1`
+	sqlNextTurn = `SELECT next_run, workspace_id FROM cues WHERE next_run IS NOT NULL AND (next_run, workspace_id) > (?1, ?2)
+		ORDER BY next_run, workspace_id LIMIT 1`
+	sqlDuesOf  = `SELECT ` + dueColumns + ` FROM cues c WHERE c.next_run IS NOT NULL AND c.next_run = ?1 AND c.workspace_id = ?2 LIMIT ?3`
+	sqlNextDue = `SELECT next_run FROM cues WHERE next_run IS NOT NULL ORDER BY next_run LIMIT 1`
 
 	// sqlDueStill tells which cues are still as they were when they were found due, and what a call of each would carry. A large
 	// payload is left out: its execution is queued.

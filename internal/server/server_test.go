@@ -422,8 +422,12 @@ func TestMetrics(t *testing.T) {
 	if r := s.Do(s.Key("worker"), "GET /metrics", nil); r.Status != 403 {
 		t.Errorf("a worker: %d", r.Status)
 	}
+	s.Must(s.First, "POST /v1/cues", map[string]any{"name": "called", "cron": "* * * * *", "callback_url": s.URL + "/v1/echo/0123456789abcdef"})
+	s.Clock.Add(time.Minute)
+	s.Drain()
 	r := s.Must(s.Key("read-only"), "GET /metrics", nil)
-	for _, name := range []string{"unstuck_calls_total{", "unstuck_call_seconds_count", "unstuck_db_commits_total", "unstuck_scheduler_last_look_seconds"} {
+	for _, name := range []string{"unstuck_calls_total{", "unstuck_call_seconds_count", "unstuck_db_commits_total", "unstuck_scheduler_last_look_seconds",
+		`unstuck_callback_attempts_total{class="delivered"} 1`, "unstuck_callback_late_seconds_count 1", "unstuck_callback_queued 0", "unstuck_callback_memory_executions 0", "unstuck_callback_resting 0"} {
 		if !strings.Contains(string(r.Body), name) {
 			t.Errorf("no %s", name)
 		}
@@ -433,7 +437,7 @@ func TestMetrics(t *testing.T) {
 // TestHelpIsServed: every page of the help, the errors that answers point to, and the reference.
 func TestHelpIsServed(t *testing.T) {
 	s := testkit.New(t, "")
-	for _, path := range []string{"/docs/help/", "/docs/help/api-keys", "/docs/help/what-a-key-can-do", "/docs/help/authentication", "/docs/help/security", "/docs/errors", "/docs/help/style.css", "/docs", "/openapi.json", "/health", "/status", "/v1/info"} {
+	for _, path := range []string{"/docs/help/", "/docs/help/api-keys", "/docs/help/what-a-key-can-do", "/docs/help/authentication", "/docs/help/security", "/docs/help/webhooks", "/docs/errors", "/docs/help/style.css", "/docs", "/openapi.json", "/health", "/status", "/v1/info"} {
 		if r := s.Do("", "GET "+path, nil); r.Status != 200 || strings.Contains(string(r.Body), "<!-- Test") {
 			t.Errorf("%s: %d", path, r.Status)
 		}

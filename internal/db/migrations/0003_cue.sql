@@ -37,7 +37,7 @@ CREATE TABLE cues (
   UNIQUE (workspace_id, name),
   CHECK (next_run IS NULL OR status = 'active')
 ) STRICT;
-CREATE INDEX cues_due ON cues (next_run) WHERE next_run IS NOT NULL;
+CREATE INDEX cues_due ON cues (next_run, workspace_id) WHERE next_run IS NOT NULL;
 CREATE INDEX cues_list ON cues (workspace_id, created_at, id);
 CREATE INDEX cues_status ON cues (workspace_id, status, created_at, id);
 
