@@ -36,7 +36,7 @@ type cue struct {
 	at                  *op.Time // of once: as it was asked for
 	timezone            string   // as it was written
 	callback            string   // JSON of callback
-	payload             string   // JSON object as sent
+	payload             string   // JSON object as sent; "" when a list left it out
 	task, agent         string   // members of the payload, by which workers choose
 	maxAttempts         int64
 	backoff             string // JSON list of minutes
@@ -54,7 +54,7 @@ type cue struct {
 	updatedAt           op.Time
 }
 
-// scan reads the columns of cueColumns.
+// scan reads the columns of cueColumns or cueListed.
 func (q *cue) scan(r scanner) error {
 	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.transport, &q.kind, &q.cron, &q.at, &q.timezone,
 		&q.callback, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
@@ -148,7 +148,7 @@ func randomBelow(n int) int {
 type cueObject struct {
 	ID           string          `json:"id"`
 	Name         string          `json:"name"`
-	Description  *string         `json:"description"`
+	Description  *string         `json:"description" doc:"in lists its first 1,000 characters"`
 	Status       cueStatus       `json:"status"`
 	Transport    string          `json:"transport" doc:"worker: workers pull its executions"`
 	Schedule     scheduleObject  `json:"schedule"`
@@ -165,6 +165,7 @@ type cueObject struct {
 	Warning      *string         `json:"warning" doc:"only in the answer to a create: no worker was seen lately"`
 	CreatedAt    op.Time         `json:"created_at"`
 	UpdatedAt    op.Time         `json:"updated_at"`
+	Omitted      []string        `json:"omitted,omitempty" doc:"what a list leaves out of the cue because it has more than 8 KiB: payload, which is {} then. Show the cue to see it"`
 }
 
 type cueStatus string
@@ -215,6 +216,9 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
 		NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
 		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
+	}
+	if q.payload == "" { // CueAPI's clients need an object
+		o.Payload, o.Omitted = op.Object("{}"), []string{omitPayload}
 	}
 	if err := json.Unmarshal([]byte(q.callback), &o.Callback); err != nil {
 		return o, fmt.Errorf("read the callback of cue %s: %w", q.id, err)

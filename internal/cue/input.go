@@ -31,7 +31,7 @@ type callbackInput struct {
 
 type retryInput struct {
 	MaxAttempts    int64   `json:"max_attempts" default:"3" min:"1" max:"10" doc:"how often an execution is handed out at most"`
-	BackoffMinutes []int64 `json:"backoff_minutes" default:"[1,5,15]" max:"100" doc:"kept for webhooks; workers take an execution again as soon as its lease is over"`
+	BackoffMinutes []int64 `json:"backoff_minutes" default:"[1,5,15]" max:"100" doc:"stored and shown; workers take an execution again as soon as its lease is over"`
 }
 
 type onFailureInput struct {
@@ -48,8 +48,8 @@ type verificationInput struct {
 type definition struct {
 	Description  op.Opt[string]            `json:"description"`
 	Schedule     op.Opt[scheduleInput]     `json:"schedule"`
-	Callback     op.Opt[callbackInput]     `json:"callback" doc:"kept for webhooks; workers are not called"`
-	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker gets; its members task and agent choose who takes it"`
+	Callback     op.Opt[callbackInput]     `json:"callback" doc:"stored and shown; workers are not called"`
+	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker gets; its members task and agent choose who takes it. It holds no API key of this server"`
 	Retry        op.Opt[retryInput]        `json:"retry"`
 	OnFailure    op.Opt[onFailureInput]    `json:"on_failure"`
 	Verification op.Opt[verificationInput] `json:"verification"`
@@ -90,7 +90,7 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 		}
 	}
 	if d.Payload.Set {
-		if err := checkPayload(d.Payload.Val); err != nil {
+		if err := checkPayload("payload", d.Payload.Val); err != nil {
 			return err
 		}
 		q.setPayload(string(d.Payload.Val))
@@ -195,10 +195,12 @@ func checkCallbackURL(text string, allowHTTP bool) error {
 	return nil
 }
 
+const headersMost = 8 << 10 // bytes of names and values of callback headers; receivers take hardly more
+
 // mergeHeaders is the new set of callback headers. The value *** stands for the stored one, so that what was read without the
 // right to see the values can be sent back.
 func mergeHeaders(stored, sent map[string]string) (map[string]string, error) {
-	out := map[string]string{}
+	out, size := map[string]string{}, 0
 	for _, name := range slices.Sorted(maps.Keys(sent)) {
 		value, at := sent[name], "body.callback.headers."+name
 		switch {
@@ -215,6 +217,9 @@ func mergeHeaders(stored, sent map[string]string) (map[string]string, error) {
 				return nil, op.Invalid(at, "Value error, *** keeps a stored value, and there is none of this name")
 			}
 			value = kept
+		}
+		if size += len(name) + len(value); size > headersMost {
+			return nil, op.Invalid("body.callback.headers", "Value error, the headers may take %d bytes together", headersMost)
 		}
 		out[name] = value
 	}
@@ -240,11 +245,20 @@ func ourHeader(name string) bool {
 	return strings.HasPrefix(name, "x-cueapi-")
 }
 
-// checkPayload refuses a payload that holds U+0000 anywhere, also in a key, or is too large.
-func checkPayload(payload op.Object) error {
+// checkPayload refuses a payload that holds U+0000 anywhere, also in a key, or is too large, or holds a key of ours: whoever reads
+// the cue or its executions would have it, and redacting it, as in reports, would hand the worker another payload than was asked
+// for. Keys that only look like ours, and secrets of others, are none of our business.
+func checkPayload(field string, payload op.Object) error {
+	if _, found := redactJSON(payload); found > 0 {
+		return op.Invalid("body."+field, "Value error, %s holds an API key of this server, and everybody who reads the cue or its executions would see it. Hand the key over in the worker's environment, such as UNSTUCK_API_KEY, and leave it out here", field)
+	}
 	if hasNUL(payload) {
 		return InvalidPayload.Msg("Payload contains null bytes which are not supported")
 	}
+	return checkSize(payload)
+}
+
+func checkSize(payload op.Object) error {
 	if len(payload) > op.MaxBody {
 		return InvalidPayloadSize.Msg("Payload must be under 1MB")
 	}

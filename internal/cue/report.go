@@ -197,7 +197,7 @@ func (b *recording) store(r *report, h *held) error {
 		status, delivered, message = statusSuccess, &b.now, nil
 	}
 	l := link{outcomeAt: b.now, execution: h.id, version: 1, at: b.now, keyID: r.caller.KeyID(), what: whatOutcome, body: reportBody(r.raw, r.state)}
-	l.seal(genesis(h.id))
+	b.c.seal(&l, genesis(h.id))
 	_, err := b.tx.Exec(sqlReport, h.id, status, delivered, message, r.state, s.Success, s.stored(b.now), b.now,
 		r.caller.KeyID(), r.token == "", !s.proof.empty(), text(s.ResultType))
 	b.links = append(b.links, l)
