@@ -30,6 +30,9 @@ lint: ## golangci-lint, installed on first use
 gen: ## write the generated pages again (docs/openapi.json, permissions.md, cli.md, settings.md, help/errors.md, and the help as HTML)
 	$(GO) test ./internal/cli -run TestGenerated -count=1 -args -write
 
+tz: ## take the time zone database of this Go: internal/cron/zoneinfo.zip and its version
+	$(GO) generate ./internal/cron
+
 fuzz: ## fuzz parsers for half a minute each
 	$(GO) test ./internal/op -run '^$$' -fuzz FuzzParse -fuzztime 30s
 	$(GO) test ./internal/cron -run '^$$' -fuzz FuzzParse -fuzztime 30s
@@ -52,4 +55,4 @@ crash: build ## kill -9 and power cuts in a loop, while writing
 verify: test crash fuzz ## everything, long
 	UNSTUCK_LONG=1 $(GO) test ./... -timeout 60m
 
-.PHONY: help build run test race vet lint gen fuzz openapi interop bench crash verify
+.PHONY: help build run test race vet lint gen tz fuzz openapi interop bench crash verify

@@ -129,7 +129,7 @@ func (w *world) checkLookups(t *testing.T, kind, key string) {
 	t.Helper()
 	self := w.s.Must(w.s.First, "GET /v1/keys/self", nil).Str("id")
 	for _, q := range []string{
-		"/v1/executions?cue_id=" + w.cue, "/v1/executions?key=" + self, "/v1/executions?worker_id=worker-of-one", "/v1/cues?name=crm-*", "/v1/keys?parent_id=" + w.spare,
+		"/v1/executions?key=" + self, "/v1/executions?worker_id=worker-of-one", "/v1/cues?name=crm-*", "/v1/keys?parent_id=" + w.spare,
 		"/v1/keys?made_by=admin@example.com", "/v1/audit?object_id=" + w.cue, "/v1/audit?key=" + self,
 	} {
 		r := w.s.Must(key, "GET "+q, nil)
@@ -138,6 +138,10 @@ func (w *world) checkLookups(t *testing.T, kind, key string) {
 				t.Errorf("%s: %s finds %s of another workspace", kind, q, name)
 			}
 		}
+	}
+	filter := "GET /v1/executions?cue_id=" + w.cue
+	if r, none := w.s.Do(key, filter, nil), w.s.Do(key, w.absent(filter), nil); r.Status != 404 || varies.ReplaceAllString(string(r.Body), "") != varies.ReplaceAllString(string(none.Body), "") {
+		t.Errorf("%s: %s: %s; of none: %s", kind, filter, r.Body, none.Body)
 	}
 	for what, r := range map[string]testkit.Reply{
 		"a restriction to a cue": w.s.Do(key, "POST /v1/keys", obj{"name": "k", "scope": "worker", "restrictions": obj{"cues": []string{w.cue}}}),

@@ -106,6 +106,7 @@ type epoch struct {
 	seal   cipher.AEAD
 	chain  []byte // key of the audit chain
 	heads  []byte // key of audit.heads
+	proof  []byte // key of the chains of evidence
 	check  []byte // what the database keeps to recognise the secret
 }
 
@@ -143,8 +144,9 @@ func newEpoch(n numbered) (*epoch, error) {
 	sealKey, err1 := derive("seal")
 	chain, err2 := derive("audit chain")
 	heads, err3 := derive("audit heads")
-	check, err4 := derive("check value")
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	proof, err4 := derive("evidence chain")
+	check, err5 := derive("check value")
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return nil, fmt.Errorf("derive from server secret %d: %w", n.number, err)
 	}
 	block, err := aes.NewCipher(sealKey)
@@ -155,7 +157,7 @@ func newEpoch(n numbered) (*epoch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cipher of server secret %d: %w", n.number, err)
 	}
-	e := &epoch{number: n.number, seal: aead, chain: chain, heads: heads, check: check}
+	e := &epoch{number: n.number, seal: aead, chain: chain, heads: heads, proof: proof, check: check}
 	e.macs.New = func() any { return &mac{Hash: hmac.New(sha256.New, n.secret)} }
 	return e, nil
 }
@@ -226,5 +228,20 @@ func (e *epoch) link(before []byte, body string) []byte {
 	h := hmac.New(sha256.New, e.chain)
 	h.Write(before)
 	h.Write([]byte(body))
+	return h.Sum(nil)
+}
+
+// SecretNumber is the number of the newest server secret: what is sealed now names it.
+func (a *Access) SecretNumber() int64 { return int64(a.sealer.current().number) }
+
+// SealEvidence is HMAC-SHA-256 over a link of a chain of evidence, under a key that the server secret of this number gives for
+// nothing else; nil when no server secret of this number is known here.
+func (a *Access) SealEvidence(number int64, link []byte) []byte {
+	e := a.sealer.epoch(uint16(number))
+	if e == nil || int64(e.number) != number {
+		return nil
+	}
+	h := hmac.New(sha256.New, e.proof)
+	h.Write(link)
 	return h.Sum(nil)
 }

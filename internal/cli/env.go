@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"unstuck/internal/cron"
 )
 
 // Env is everything that a run of the program takes from outside itself. The zero value is of no use; see System.
@@ -51,9 +53,12 @@ func System() Env {
 	return e
 }
 
-// localZone is time.Local under the name that people know it by. Without TZ that name is where /etc/localtime points to.
+// localZone is time.Local under the name that people know it by: that in TZ or, without it, where /etc/localtime points to.
 func localZone(tz string) *time.Location {
 	if tz != "" {
+		if zone, err := cron.LoadZone(tz); err == nil { // also on machines without zone files
+			return zone
+		}
 		return time.Local
 	}
 	target, err := filepath.EvalSymlinks("/etc/localtime")

@@ -1,13 +1,16 @@
 package cron
 
 import (
+	"archive/zip"
+	"bytes"
 	_ "embed"
 	"fmt"
+	"io"
 	"iter"
 	"math"
 	"strings"
+	"sync"
 	"time"
-	_ "time/tzdata" // so that zones are known on machines without zone files
 )
 
 // piece is a stretch of time in which the offset of a zone is constant, and the interval of readings that belong to it.
@@ -69,24 +72,54 @@ func offsetAt(loc *time.Location, at int64) (offset, end int64) {
 	return int64(seconds), (date + 1) * day
 }
 
-// zoneNames are the names of the IANA time zone database, one a line.
+// archive is the IANA time zone database of Version, a file for each zone.
 //
-//go:generate go run zonenames.go
-//go:embed zonenames.txt
-var zoneNames string
+//go:generate go run zonedata_gen.go
+//go:embed zoneinfo.zip
+var archive []byte
 
-// LoadZone finds a time zone by its IANA name, in any case of letters. The location has the name in its proper spelling.
-// "Local" and the empty name are refused, as they would mean something else on every machine. The zone files of the
-// machine are preferred to those built in, as they are with time.LoadLocation. A call reads a file: keep the result.
-func LoadZone(name string) (*time.Location, error) {
-	for proper := range strings.Lines(zoneNames) {
-		if proper = strings.TrimSuffix(proper, "\n"); strings.EqualFold(proper, name) {
-			loc, err := time.LoadLocation(proper)
-			if err != nil {
-				return nil, fmt.Errorf("read time zone %q: %w", proper, err)
-			}
-			return loc, nil
+// zones are the zones of the archive by their names in lower case. Each is read when it is first asked for, and kept.
+var zones = sync.OnceValues(func() (map[string]func() (*time.Location, error), error) {
+	files, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
+	if err != nil {
+		return nil, fmt.Errorf("open the time zone database: %w", err)
+	}
+	all := map[string]func() (*time.Location, error){}
+	for _, f := range files.File {
+		if !strings.HasSuffix(f.Name, "/") {
+			all[strings.ToLower(f.Name)] = sync.OnceValues(func() (*time.Location, error) { return readZone(f) })
 		}
 	}
-	return nil, fmt.Errorf("unknown time zone %q: allowed are names of the IANA database such as Europe/Berlin, and UTC", name)
+	return all, nil
+})
+
+func readZone(f *zip.File) (*time.Location, error) {
+	if f.Name == "UTC" {
+		return time.UTC, nil
+	}
+	r, err := f.Open()
+	if err != nil {
+		return nil, fmt.Errorf("read time zone %q: %w", f.Name, err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read time zone %q: %w", f.Name, err)
+	}
+	return time.LoadLocationFromTZData(f.Name, data)
+}
+
+// LoadZone finds a time zone by its IANA name, in any case of letters. The location has the name in its proper spelling.
+// "Local" and the empty name are refused, as they would mean something else on every machine. The data are those built in, of
+// Version, and never the files of the machine: a schedule means the same everywhere.
+func LoadZone(name string) (*time.Location, error) {
+	all, err := zones()
+	if err != nil {
+		return nil, err
+	}
+	read := all[strings.ToLower(name)]
+	if read == nil {
+		return nil, fmt.Errorf("unknown time zone %q: allowed are names of the IANA database such as Europe/Berlin, and UTC", name)
+	}
+	return read()
 }

@@ -14,10 +14,7 @@ import (
 	"unstuck/internal/op"
 )
 
-const (
-	recheckEvery  = 50 * time.Millisecond // how often a call that waits looks whether its key still lives
-	batchPayloads = 8 << 20               // bytes of payload after which a batch claim ends early
-)
+const recheckEvery = 50 * time.Millisecond // how often a call that waits looks whether its key still lives
 
 // claim is one call for work, and what it got.
 type claim struct {
@@ -31,25 +28,21 @@ type claim struct {
 	waits       bool
 
 	taken   []lease
-	bytes   int
+	bytes   int     // of their payloads
 	nextDue op.Time // when waiting work of the workspace next becomes due; 0 for none. Looked up for calls that wait in vain
 }
 
 // lease is one execution as it is handed to a worker.
 type lease struct {
 	work
-	payload string
-	token   string
-	until   op.Time
+	token string
+	until op.Time
 }
 
 func (l *lease) scan(r scanner) error {
 	return r.Scan(&l.id, &l.workspace, &l.cueID, &l.cueName, &l.status, &l.task, &l.size, &l.small, &l.scheduledFor, &l.attempts,
 		&l.token, &l.until)
 }
-
-// full says that the call has as much as it asked for, or as much as one answer should carry.
-func (cl *claim) full() bool { return len(cl.taken) >= cl.most || cl.bytes >= batchPayloads }
 
 func (cl *claim) add(l lease) {
 	cl.taken = append(cl.taken, l)
@@ -64,6 +57,9 @@ func (c *Cues) claim(ctx context.Context, cl *claim, wait time.Duration) error {
 		return err
 	}
 	err := c.claimOrWait(ctx, cl, wait)
+	if err == nil {
+		err = c.fetch(ctx, cl)
+	}
 	if err == nil {
 		err = context.Cause(ctx)
 	}
@@ -166,19 +162,14 @@ type holder struct {
 }
 
 // give hands an execution to a call.
-func (r *round) give(cl *claim, w work) error {
+func (r *round) give(cl *claim, w work) {
 	l := lease{work: w, token: rand.Text(), until: r.c.leaseEnd(r.now)}
 	l.attempts++
-	var err error
-	if l.payload, err = w.payload(r.tx); err != nil {
-		return err
-	}
 	to := holder{cl.caller.KeyID(), cl.worker, cl.request, cl.bare}
 	r.given[to] = append(r.given[to], l)
 	r.gone[w.id] = true
 	r.sums.moved(w.workspace, w.status, statusDelivering)
 	cl.add(l)
-	return nil
 }
 
 // save writes what was given out, in bounded statements.
@@ -199,7 +190,7 @@ func (r *round) save() error {
 		}
 	}
 	for twin, first := range r.twins {
-		twin.taken = first.taken
+		twin.taken = slices.Clone(first.taken) // each call reads the large payloads for itself
 	}
 	return r.sums.save(r.tx)
 }
@@ -229,13 +220,9 @@ func (r *round) repeated(claims []*claim) (rest []*claim, err error) {
 			return nil, fmt.Errorf("look for the claims of a repeated request: %w", err)
 		}
 		for _, l := range held {
-			if !cl.caller.SeesCue(l.cueID, l.cueName) {
-				continue
+			if cl.caller.SeesCue(l.cueID, l.cueName) {
+				cl.add(l)
 			}
-			if l.payload, err = l.work.payload(r.tx); err != nil {
-				return nil, err
-			}
-			cl.add(l)
 		}
 		if len(held) == 0 {
 			rest = append(rest, cl)
@@ -272,9 +259,7 @@ func (r *round) byID(claims []*claim) (rest []*claim, err error) {
 		if !ok || r.gone[w.id] || !w.ready(r.now) || w.workspace != cl.caller.Workspace() || !cl.caller.SeesCue(w.cueID, w.cueName) {
 			continue
 		}
-		if err := r.give(cl, w); err != nil {
-			return nil, err
-		}
+		r.give(cl, w)
 	}
 	return rest, nil
 }
@@ -310,18 +295,16 @@ func (r *round) serve(q readyQuery, claims []*claim) error {
 	}
 	waiting := claims
 	for _, w := range found {
-		for len(waiting) > 0 && waiting[0].full() {
+		if r.gone[w.id] {
+			continue
+		}
+		for len(waiting) > 0 && !waiting[0].takes(&w) {
 			waiting = waiting[1:]
 		}
 		if len(waiting) == 0 {
 			break
 		}
-		if r.gone[w.id] {
-			continue
-		}
-		if err := r.give(waiting[0], w); err != nil {
-			return err
-		}
+		r.give(waiting[0], w)
 	}
 	return r.lookAhead(q.workspace, claims)
 }

@@ -43,20 +43,34 @@ func (c *Cues) claimable(ctx context.Context, in claimableInput) (out claimableL
 		if err != nil {
 			return err
 		}
-		out = claimableList{Executions: make([]claimableItem, len(found))}
-		for i, w := range found {
-			payload, err := w.payload(tx)
-			if err != nil {
-				return err
-			}
-			out.Executions[i] = claimableItem{
-				ExecutionID: w.id, CueID: w.cueID, CueName: w.cueName, Task: orNil(w.task), ScheduledFor: w.scheduledFor,
-				Payload: op.Object(payload), Attempt: w.attempts,
-			}
-		}
-		return nil
+		out.Executions, err = claimableItems(tx, found)
+		return err
 	})
 	return out, err
+}
+
+// claimableItems are the work with its payloads, within answerMost. The payload is what a worker goes by, so work whose payload
+// finds no room is left out as a whole, until that before it was claimed; small payloads always find room, so that large ones of
+// tasks that nobody takes hide nothing else.
+func claimableItems(tx *db.Tx, found []work) ([]claimableItem, error) {
+	items, room := make([]claimableItem, 0, len(found)), answerMost
+	for _, w := range found {
+		if w.small == nil {
+			if w.size > room {
+				continue
+			}
+			room -= w.size
+		}
+		payload, err := w.payload(tx)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, claimableItem{
+			ExecutionID: w.id, CueID: w.cueID, CueName: w.cueName, Task: orNil(w.task), ScheduledFor: w.scheduledFor,
+			Payload: op.Object(payload), Attempt: w.attempts,
+		})
+	}
+	return items, nil
 }
 
 // optional is a pointer to a present text, else nil. An empty one counts as absent.
@@ -87,7 +101,7 @@ type claimedItem struct {
 func (l *lease) item() claimedItem {
 	return claimedItem{
 		ExecutionID: l.id, CueID: l.cueID, CueName: l.cueName, Task: orNil(l.task), ScheduledFor: l.scheduledFor,
-		Payload: op.Object(l.payload), Attempt: l.attempts, LeaseToken: l.token, LeaseUntil: l.until,
+		Payload: op.Object(*l.small), Attempt: l.attempts, LeaseToken: l.token, LeaseUntil: l.until,
 	}
 }
 

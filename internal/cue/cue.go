@@ -35,7 +35,7 @@ type cue struct {
 	endpoint            string   // of webhook: what the callback's lane is called; see endpointOf
 	timeout             *int64   // seconds that a call may take; nil when never set
 	outcomeWithin       *int64   // how the end is known; see outcomeBy
-	payload             string   // JSON object as sent
+	payload             string   // JSON object as sent; "" when a list left it out
 	task, agent         string   // members of the payload, by which workers choose
 	maxAttempts         int64
 	backoff             string // JSON list of minutes
@@ -53,7 +53,7 @@ type cue struct {
 	updatedAt           op.Time
 }
 
-// scan reads the columns of cueColumns.
+// scan reads the columns of cueColumns or cueListed.
 func (q *cue) scan(r scanner) error {
 	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.pauseReason, &q.transport, &q.kind, &q.cron, &q.at,
 		&q.timezone, &q.callback, &q.endpoint, &q.timeout, &q.outcomeWithin, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
@@ -147,7 +147,7 @@ func randomBelow(n int) int {
 type cueObject struct {
 	ID           string          `json:"id"`
 	Name         string          `json:"name"`
-	Description  *string         `json:"description"`
+	Description  *string         `json:"description" doc:"in lists its first 1,000 characters"`
 	Status       cueStatus       `json:"status"`
 	Transport    string          `json:"transport" doc:"worker: workers pull its executions; webhook: its callback is called"`
 	Schedule     scheduleObject  `json:"schedule"`
@@ -166,6 +166,7 @@ type cueObject struct {
 	UpdatedAt    op.Time         `json:"updated_at"`
 	Delivery     *deliveryObject `json:"delivery" doc:"of webhooks; null when never set: 30 seconds, and a 2xx is done"`
 	PauseReason  *string         `json:"pause_reason" doc:"why the server paused it; null when somebody did, or it is not paused"`
+	Omitted      []string        `json:"omitted,omitempty" doc:"what a list leaves out of the cue because it has more than 8 KiB: payload, which is {} then. Show the cue to see it"`
 }
 
 type cueStatus string
@@ -216,6 +217,9 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
 		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
 		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
+	}
+	if q.payload == "" { // CueAPI's clients need an object
+		o.Payload, o.Omitted = op.Object("{}"), []string{omitPayload}
 	}
 	if err := json.Unmarshal([]byte(q.callback), &o.Callback); err != nil {
 		return o, fmt.Errorf("read the callback of cue %s: %w", q.id, err)

@@ -1,14 +1,12 @@
 package cue
 
 import (
-	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
@@ -22,8 +20,39 @@ const (
 	whatPending  = "verification_pending"
 )
 
+// How much evidence one execution takes. Workers that add without end are stopped before people who judge.
+const (
+	evidenceMost  = 100     // versions, then workers add none
+	judgedMost    = 200     // versions, then nobody does
+	evidenceBytes = 4 << 20 // of all versions together, when a worker adds
+	reasonMost    = 2000    // characters of a rejection's reason
+)
+
+// checkRoom refuses a version for which there is no room.
+func checkRoom(tx *db.Tx, h *held, what string, size int) error {
+	most := int64(judgedMost)
+	if what == whatEvidence {
+		most = evidenceMost
+	}
+	if h.evidenceCount >= most {
+		return EvidenceFull.Msg("This execution has %d versions of evidence and takes no more. Put what is to be added elsewhere, or report it with another execution.", h.evidenceCount)
+	}
+	if what != whatEvidence {
+		return nil
+	}
+	var stored int64
+	if err := tx.Row(sqlEvidenceSize, h.outcomeAt, h.id).Scan(&stored); err != nil {
+		return fmt.Errorf("measure the evidence of execution %s: %w", h.id, err)
+	}
+	if stored+int64(size) > evidenceBytes {
+		return EvidenceFull.Msg("The evidence of this execution would take %d bytes and may take %d. Put large things elsewhere and add their address as result_url.", stored+int64(size), evidenceBytes)
+	}
+	return nil
+}
+
 // link is one version of an execution's evidence: a row that is added and never changed. Its hash covers the link before it, and
-// the first covers the execution's id, so that no row can be changed, left out, moved or exchanged unnoticed.
+// the first covers the execution's id, so that no row can be changed, left out, moved or exchanged unnoticed, not even by somebody
+// who writes to the database: the hash takes the server secret, which is not in there.
 type link struct {
 	outcomeAt op.Time // that of the execution
 	execution string
@@ -32,6 +61,7 @@ type link struct {
 	keyID     string
 	what      string
 	body      string // JSON of linkBody
+	epoch     int64  // number of the server secret in the hash
 	hash      string // hex
 }
 
@@ -61,24 +91,27 @@ func firstReport(body string) string {
 // genesis is what the first link of an execution covers.
 func genesis(execution string) string { return "evidence of execution " + execution }
 
-// seal gives the link its hash over the one before: SHA-256 over the previous hash, version, time, key, what and body, each
-// with its length before it.
-func (l *link) seal(previous string) { l.hash = l.sum(previous) }
+// seal gives the link its hash over the one before, under the newest server secret.
+func (c *Cues) seal(l *link, previous string) {
+	l.epoch = c.Access.SecretNumber()
+	l.hash = c.sum(l, previous)
+}
 
-func (l *link) sum(previous string) string {
-	h := sha256.New()
-	number := func(n int64) { _ = binary.Write(h, binary.BigEndian, n) } // a hash takes every write
-	for _, s := range []string{previous, l.keyID, l.what, l.body} {
-		number(int64(len(s)))
-		_, _ = io.WriteString(h, s)
+// sum is HMAC-SHA-256, under the link's server secret, over the number of that secret, version, time, the previous hash, key, what
+// and body, each text with its length before it; "" when the secret is not known here.
+func (c *Cues) sum(l *link, previous string) string {
+	var b []byte
+	for _, n := range []int64{l.epoch, l.version, int64(l.at)} {
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
 	}
-	number(l.version)
-	number(int64(l.at))
-	return hex.EncodeToString(h.Sum(nil))
+	for _, s := range []string{previous, l.keyID, l.what, l.body} {
+		b = append(binary.BigEndian.AppendUint64(b, uint64(len(s))), s...)
+	}
+	return hex.EncodeToString(c.Access.SealEvidence(l.epoch, b))
 }
 
 func (l *link) save(tx *db.Tx) error {
-	_, err := tx.Exec(sqlEvidenceAdd, l.outcomeAt, l.execution, l.version, l.at, l.keyID, l.what, l.body, l.hash)
+	_, err := tx.Exec(sqlEvidenceAdd, l.outcomeAt, l.execution, l.version, l.at, l.keyID, l.what, l.body, l.epoch, l.hash)
 	return err
 }
 
@@ -89,21 +122,22 @@ func saveReports(tx *db.Tx, links []link, at op.Time) error {
 	}
 	n := len(links)
 	executions, keys, bodies, hashes := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	epochs := make([]int64, n)
 	for i, l := range links {
-		executions[i], keys[i], bodies[i], hashes[i] = l.execution, l.keyID, l.body, l.hash
+		executions[i], keys[i], bodies[i], epochs[i], hashes[i] = l.execution, l.keyID, l.body, l.epoch, l.hash
 	}
-	if _, err := tx.Exec(sqlReportsAdd, executions, keys, bodies, hashes, at); err != nil {
+	if _, err := tx.Exec(sqlReportsAdd, executions, keys, bodies, epochs, at, hashes); err != nil {
 		return fmt.Errorf("store the evidence of reports: %w", err)
 	}
 	return nil
 }
 
 func (l *link) scan(r scanner) error {
-	return r.Scan(&l.outcomeAt, &l.execution, &l.version, &l.at, &l.keyID, &l.what, &l.body, &l.hash)
+	return r.Scan(&l.outcomeAt, &l.execution, &l.version, &l.at, &l.keyID, &l.what, &l.body, &l.epoch, &l.hash)
 }
 
 // extend adds a link to the chain of an execution that has an outcome, and brings the execution to what the chain now says.
-func extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.Time) error {
+func (c *Cues) extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.Time) error {
 	var last link
 	err := last.scan(tx.Row(sqlEvidenceLast, h.outcomeAt, h.id))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -118,7 +152,10 @@ func extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.Time) erro
 	}
 	o.apply(&b)
 	l := link{outcomeAt: last.outcomeAt, execution: h.id, version: last.version + 1, at: at, keyID: keyID, what: what, body: string(op.Marshal(b))}
-	l.seal(last.hash)
+	if err := checkRoom(tx, h, what, len(l.body)); err != nil {
+		return err
+	}
+	c.seal(&l, last.hash)
 	if err := l.save(tx); err != nil {
 		return fmt.Errorf("add to the evidence of execution %s: %w", h.id, err)
 	}
@@ -140,7 +177,7 @@ func (o *outcomeRecord) apply(b *linkBody) {
 }
 
 // checkChain holds an execution against its chain; "" when all is as it was written.
-func checkChain(e *execution, links []link) string {
+func (c *Cues) checkChain(e *execution, links []link) string {
 	if int64(len(links)) != e.evidenceCount {
 		return fmt.Sprintf("%d versions are stored, %d were written", len(links), e.evidenceCount)
 	}
@@ -156,7 +193,9 @@ func checkChain(e *execution, links []link) string {
 		switch {
 		case l.version != int64(i)+1:
 			return fmt.Sprintf("version %d is missing", i+1)
-		case l.sum(previous) != l.hash:
+		case c.sum(l, previous) == "":
+			return fmt.Sprintf("version %d was written under server secret %d, which is not known here", l.version, l.epoch)
+		case c.sum(l, previous) != l.hash:
 			return fmt.Sprintf("version %d was changed after it was written", l.version)
 		}
 		previous = l.hash

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"unstuck/internal/access"
+	"unstuck/internal/db"
 	"unstuck/internal/op"
 
 	"pgregory.net/rapid"
@@ -142,16 +144,50 @@ func TestCheckFindsAnyChange(t *testing.T) {
 	})
 }
 
+// Who writes to the database, but does not know the server secret, cannot make a chain that passes: here one that is whole by the
+// reckoning of another server. A chain stays good across a rotation of the server secret, and goes on under the new one.
+func TestChainTakesTheServerSecret(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		worker, other := f.key("worker", nil), onSQLite(t).cues
+		id, token := f.taken(worker, "")
+		f.ok(worker, "execution.report", input{"id": id, "lease_token": token, "success": true, "summary": "s"})
+		check := func() map[string]any { return f.ok(worker, "execution.check_evidence", input{"id": id}) }
+		f.secrets = access.ServerSecrets(string(f.secrets) + "2:" + strings.Repeat("second", 8))
+		f.restart()
+		f.ok(worker, "execution.add_evidence", input{"id": id, "summary": "t"})
+		if got := check(); got["ok"] != true {
+			t.Fatalf("after a rotation: %v", got["fault"])
+		}
+		if n := f.number("SELECT count(DISTINCT epoch) FROM evidence WHERE execution_id = ?1", id); n != 2 {
+			t.Errorf("the chain is under %d server secrets", n)
+		}
+		var l link
+		f.must(f.db.View(t.Context(), func(tx *db.Tx) error {
+			return l.scan(tx.Row("SELECT " + linkColumns + " FROM evidence WHERE version = 1"))
+		}))
+		l.epoch = 1
+		f.sql("UPDATE evidence SET hash = ?1 WHERE version = 1", other.sum(&l, genesis(id)))
+		if got := check(); got["ok"] != false || !strings.Contains(got["fault"].(string), "version 1 was changed") {
+			t.Errorf("a chain without the server secret: %v", got["fault"])
+		}
+		f.sql("UPDATE evidence SET epoch = 3 WHERE version = 1")
+		if got := check(); !strings.Contains(fmt.Sprint(got["fault"]), "server secret 3, which is not known here") {
+			t.Errorf("an unknown server secret: %v", got["fault"])
+		}
+	})
+}
+
 // Any byte of any column of any row that changes is found, and so is a row that is left out, doubled or moved.
 func TestChainProperty(t *testing.T) {
+	c := onSQLite(t).cues // which only lends its server secret
 	rapid.Check(t, func(t *rapid.T) {
-		e, links := chainOf(t)
-		if fault := checkChain(e, links); fault != "" {
+		e, links := chainOf(t, c)
+		if fault := c.checkChain(e, links); fault != "" {
 			t.Fatalf("untouched: %s", fault)
 		}
 		i := rapid.IntRange(0, len(links)-1).Draw(t, "row")
 		l := &links[i]
-		switch what := rapid.SampledFrom([]string{"body", "key", "what", "hash", "at", "version", "drop", "double", "swap"}).Draw(t, "change"); what {
+		switch what := rapid.SampledFrom([]string{"body", "key", "what", "hash", "at", "version", "epoch", "drop", "double", "swap"}).Draw(t, "change"); what {
 		case "body":
 			l.body = flip(t, l.body)
 		case "key":
@@ -164,6 +200,8 @@ func TestChainProperty(t *testing.T) {
 			l.at ^= 1 << rapid.IntRange(0, 62).Draw(t, "bit")
 		case "version":
 			l.version ^= 1 << rapid.IntRange(0, 62).Draw(t, "bit")
+		case "epoch":
+			l.epoch ^= 1 << rapid.IntRange(0, 62).Draw(t, "bit")
 		case "drop":
 			links = append(links[:i:i], links[i+1:]...)
 		case "double":
@@ -175,14 +213,14 @@ func TestChainProperty(t *testing.T) {
 			}
 			links[i], links[j] = links[j], links[i]
 		}
-		if checkChain(e, links) == "" {
+		if c.checkChain(e, links) == "" {
 			t.Fatal("the change was not found")
 		}
 	})
 }
 
 // chainOf makes an execution with a chain of evidence, as the product would.
-func chainOf(t *rapid.T) (*execution, []link) {
+func chainOf(t *rapid.T, c *Cues) (*execution, []link) {
 	word := rapid.StringMatching(`[a-z"\\é ]{0,12}`)
 	s := said{Success: rapid.Bool().Draw(t, "success"), Result: ptr(word.Draw(t, "result")), proof: proof{ExternalID: orNil(word.Draw(t, "id"))}}
 	e := &execution{id: newUUID(0), reportedBy: "key_1", outcomeState: reportedSuccess, outcomeSuccess: &s.Success}
@@ -190,13 +228,13 @@ func chainOf(t *rapid.T) (*execution, []link) {
 	o := outcomeRecord{s, at}
 	e.outcomeAt = &at
 	first := link{execution: e.id, version: 1, at: at, keyID: "key_1", what: whatOutcome, body: reportBody(string(op.Marshal(s)), e.outcomeState)}
-	first.seal(genesis(e.id))
+	c.seal(&first, genesis(e.id))
 	links := []link{first}
 	for i := range rapid.IntRange(0, 4).Draw(t, "more") {
 		b := linkBody{Evidence: &proof{Summary: ptr(word.Draw(t, fmt.Sprint("summary ", i)))}, State: verificationPending}
 		o.apply(&b)
 		l := link{execution: e.id, version: int64(i) + 2, at: at + op.Time(i), keyID: "key_2", what: whatEvidence, body: string(op.Marshal(b))}
-		l.seal(links[i].hash)
+		c.seal(&l, links[i].hash)
 		links, e.outcomeState = append(links, l), b.State
 	}
 	e.outcome, e.evidenceCount, e.hasEvidence = string(op.Marshal(o)), int64(len(links)), !o.proof.empty()

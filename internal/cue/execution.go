@@ -82,20 +82,31 @@ type execution struct {
 	outcomeWithin *int64   // how the end is known; see endKnown
 	redelivered   int64
 	responseBody  *string
+
+	omitted []string // what was left out because it is large
 }
 
 // scanner is what *sql.Row and *sql.Rows have in common.
 type scanner interface{ Scan(...any) error }
 
-// scan reads the columns of executionColumns.
+// scan reads the columns of executionColumns or executionListed.
 func (e *execution) scan(r scanner) error {
-	return r.Scan(&e.id, &e.workspace, &e.cueID, &e.cueName, &e.transport, &e.triggeredBy, &e.firedBy, &e.replayedFrom,
-		&e.scheduledFor, &e.status, &e.task, &e.agent, &e.payload, &e.verification, &e.maxAttempts, &e.attempts, &e.deadline,
+	var payload, outcome *string
+	err := r.Scan(&e.id, &e.workspace, &e.cueID, &e.cueName, &e.transport, &e.triggeredBy, &e.firedBy, &e.replayedFrom,
+		&e.scheduledFor, &e.status, &e.task, &e.agent, &e.verification, &e.maxAttempts, &e.attempts, &e.deadline,
 		&e.claimedKey, &e.claimedWorker, &e.claimedAt, &e.claimRequest, &e.leaseToken, &e.leaseBare, &e.leaseUntil,
-		&e.lastHeartbeat, &e.startedAt, &e.deliveredAt, &e.lastAttemptAt, &e.httpStatus, &e.errorMessage,
-		&e.outcomeState, &e.outcomeSuccess, &e.outcome, &e.outcomeAt, &e.reportedBy, &e.unfenced,
+		&e.lastHeartbeat, &e.startedAt, &e.deliveredAt, &e.lastAttemptAt, &e.httpStatus,
+		&e.outcomeState, &e.outcomeSuccess, &e.outcomeAt, &e.reportedBy, &e.unfenced,
 		&e.evidenceCount, &e.hasEvidence, &e.resultType, &e.createdAt, &e.updatedAt,
-		&e.endpoint, &e.deliverAt, &e.outcomeWithin, &e.redelivered, &e.responseBody)
+		&e.endpoint, &e.deliverAt, &e.outcomeWithin, &e.redelivered, &payload, &e.errorMessage, &outcome, &e.responseBody)
+	e.payload, e.outcome = text(payload), text(outcome)
+	if payload == nil {
+		e.omitted = append(e.omitted, omitPayload)
+	}
+	if outcome == nil {
+		e.omitted = append(e.omitted, omitOutcome)
+	}
+	return err
 }
 
 // scanAll reads every row of a query and closes it.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,7 +25,7 @@ type executionObject struct {
 	Status        string         `json:"status" doc:"pending, delivering, retrying, retry_ready, pending_outcome, success, failed, missed or outcome_timeout"`
 	HTTPStatus    *int64         `json:"http_status" doc:"of the callback's last answer; null without one, and for work that workers take"`
 	Attempts      int64          `json:"attempts" doc:"calls that were made, or how often it was claimed"`
-	ErrorMessage  *string        `json:"error_message"`
+	ErrorMessage  *string        `json:"error_message" doc:"in lists its first 1,000 characters"`
 	StartedAt     *op.Time       `json:"started_at"`
 	DeliveredAt   *op.Time       `json:"delivered_at" doc:"when it ended as a success"`
 	LastAttemptAt *op.Time       `json:"last_attempt_at"`
@@ -38,7 +39,7 @@ type executionObject struct {
 	ClaimedAt       *op.Time  `json:"claimed_at"`
 	LastHeartbeatAt *op.Time  `json:"last_heartbeat_at"`
 	NextRetry       *op.Time  `json:"next_retry" doc:"when the next attempt is due, while status is retrying"`
-	Payload         op.Object `json:"payload" doc:"as it was when the execution was fired"`
+	Payload         op.Object `json:"payload" doc:"as it was when the execution was fired; null when it is omitted"`
 
 	CueName          string   `json:"cue_name"`
 	Task             *string  `json:"task"`
@@ -56,6 +57,8 @@ type executionObject struct {
 	Unconfirmed  bool    `json:"unconfirmed" doc:"delivered, not confirmed: a 2xx is all that is known of the success"`
 	Redelivered  int64   `json:"redelivered" doc:"how often an attempt was sent again, under the same id, because the server ended before its end was stored"`
 	ResponseBody *string `json:"response_body" doc:"first 2,000 characters of the callback's last answer; only when one execution is shown, to a key that holds cues:write, because answers may repeat secrets of the request"`
+
+	Omitted []string `json:"omitted,omitempty" doc:"what a list leaves out of the execution because it has more than 8 KiB: payload (null), outcome (of which success, recorded_at and result_type are there). Show the execution to see it"`
 }
 
 // object is the execution as it goes out.
@@ -64,9 +67,10 @@ func (e *execution) object() (executionObject, error) {
 		ID: e.id, CueID: e.cueID, ScheduledFor: e.scheduledFor, Status: e.status, HTTPStatus: e.httpStatus, Attempts: e.attempts,
 		ErrorMessage: e.errorMessage, StartedAt: e.startedAt, DeliveredAt: e.deliveredAt, LastAttemptAt: e.lastAttemptAt,
 		CreatedAt: e.createdAt, UpdatedAt: e.updatedAt, OutcomeState: orNil(e.outcomeState), TriggeredBy: e.triggeredBy,
-		ClaimedByWorker: orNil(e.claimedWorker), ClaimedAt: e.claimedAt, LastHeartbeatAt: e.lastHeartbeat, Payload: op.Object(e.payload),
+		ClaimedByWorker: orNil(e.claimedWorker), ClaimedAt: e.claimedAt, LastHeartbeatAt: e.lastHeartbeat,
 		CueName: e.cueName, Task: orNil(e.task), MaxAttempts: e.maxAttempts, FiredBy: orNil(e.firedBy), ClaimedByKey: orNil(e.claimedKey),
 		ReportedBy: orNil(e.reportedBy), Unfenced: e.unfenced, ReplayedFrom: orNil(e.replayedFrom), EvidenceVersions: e.evidenceCount,
+		Omitted: e.omitted,
 	}
 	o.Transport, o.Redelivered = e.transport, e.redelivered
 	if e.transport == transportWebhook {
@@ -80,6 +84,12 @@ func (e *execution) object() (executionObject, error) {
 		o.NextRetry = e.deliverAt
 	case e.status == statusOutcomeTimeout && e.outcomeState == "":
 		o.OutcomeState = ptr(outcomeUnknown)
+	}
+	if e.payload != "" {
+		o.Payload = op.Object(e.payload)
+	}
+	if slices.Contains(e.omitted, omitOutcome) {
+		o.Outcome = &outcomeObject{Success: *e.outcomeSuccess, RecordedAt: *e.outcomeAt, ResultType: orNil(e.resultType)}
 	}
 	if e.outcome == "" {
 		return o, nil
@@ -125,7 +135,7 @@ func executionsOfCue(tx *db.Tx, cueID string, limit, offset int64) ([]executionO
 // newest reads one page of the executions that meet a condition.
 func newest(tx *db.Tx, w *where, limit, offset int64) ([]execution, error) {
 	q := w.clone()
-	rows, err := tx.Query(sqlExecutions+q.String()+sqlExecutionsNewest+" LIMIT "+q.arg(limit)+" OFFSET "+q.arg(offset), q.args...)
+	rows, err := tx.Query(sqlExecutionsListed+q.String()+sqlExecutionsNewest+" LIMIT "+q.arg(limit)+" OFFSET "+q.arg(offset), q.args...)
 	es, err := scanAll(rows, err, (*execution).scan)
 	if err != nil {
 		return nil, fmt.Errorf("list executions: %w", err)
@@ -170,13 +180,13 @@ func (c *Cues) getExecution(ctx context.Context, in executionID) (out executionO
 
 type executionListInput struct {
 	CueID        op.Opt[string] `json:"cue_id" doc:"only of this cue"`
-	Status       op.Opt[string] `json:"status" doc:"only with this status"`
+	Status       op.Opt[string] `json:"status" doc:"only with this status: pending, delivering, retrying, retry_ready, success, failed, missed, pending_outcome or outcome_timeout"`
 	StatusIn     op.Opt[string] `json:"status__in" doc:"only with one of these statuses, separated by commas"`
 	WorkerID     op.Opt[string] `json:"worker_id" doc:"only those claimed by this worker"`
-	OutcomeState op.Opt[string] `json:"outcome_state"`
+	OutcomeState op.Opt[string] `json:"outcome_state" enum:"reported_success|reported_failure|verified_success|verification_failed|verification_pending|unknown"`
 	HasEvidence  op.Opt[bool]   `json:"has_evidence"`
 	ResultType   op.Opt[string] `json:"result_type"`
-	TriggeredBy  op.Opt[string] `json:"triggered_by" doc:"scheduled, manual_fire or replay"`
+	TriggeredBy  op.Opt[string] `json:"triggered_by" enum:"scheduled|manual_fire|chain|replay"`
 	Key          op.Opt[string] `json:"key" doc:"only those fired, claimed or reported by this key; its id"`
 	Limit        int64          `json:"limit" default:"20" min:"1" max:"100"`
 	Offset       int64          `json:"offset" default:"0" min:"0" max:"10000"`
@@ -193,23 +203,36 @@ type executionList struct {
 	NextCursor      *string           `json:"next_cursor" doc:"null on the last page"`
 }
 
-// listExecutions shows executions, newest first.
+// statusWords are the statuses of the contract, all of which a client may ask for (CueAPI wire contract 2.4).
+var statusWords = []string{"pending", "delivering", "retrying", "retry_ready", "success", "failed", "missed", "pending_outcome", "outcome_timeout"}
+
+// listExecutions shows executions, newest first. A filter that names a cue or a status that does not exist is refused, where CueAPI
+// answers an empty list: whoever mistyped would take it for "nothing happened".
 func (c *Cues) listExecutions(ctx context.Context, in executionListInput) (out executionList, err error) {
 	statuses, err := in.statuses()
 	if err != nil {
 		return out, err
 	}
 	caller := c.caller(ctx)
-	all := in.where(caller.Workspace(), cueFilter(caller), statuses)
-	page := all.clone()
+	var after executionCursor
 	if in.Cursor.Set {
-		at, id, err := readCursor(in.Cursor.Val)
-		if err != nil {
+		if after.at, after.id, err = readCursor(in.Cursor.Val); err != nil {
 			return out, err
 		}
-		page.and("(e.created_at, e.id) < (?, ?)", at, id)
 	}
 	err = c.DB.View(ctx, func(tx *db.Tx) error {
+		if in.CueID.Set {
+			q, err := loadCue(tx, caller, in.CueID.Val)
+			if err != nil {
+				return err
+			}
+			in.CueID.Val = q.id
+		}
+		all := in.where(caller.Workspace(), cueFilter(caller), statuses)
+		page := all.clone()
+		if in.Cursor.Set {
+			page.and("(e.created_at, e.id) < (?, ?)", after.at, after.id)
+		}
 		es, err := newest(tx, page, in.Limit+1, in.Offset)
 		if err != nil {
 			return err
@@ -234,20 +257,31 @@ func (in *executionListInput) statuses() ([]string, error) {
 	case in.Status.Set && in.StatusIn.Set:
 		return nil, ConflictingFilters.Msg("Pass either `status` or `status__in`, not both.")
 	case in.Status.Set:
-		return []string{in.Status.Val}, nil
+		return []string{in.Status.Val}, checkStatus("status", in.Status.Val)
 	case !in.StatusIn.Set:
 		return nil, nil
 	}
 	var out []string
 	for _, s := range strings.Split(in.StatusIn.Val, ",") {
-		if s = strings.TrimSpace(s); s != "" {
-			out = append(out, s)
+		if s = strings.TrimSpace(s); s == "" {
+			continue
 		}
+		if err := checkStatus("status__in", s); err != nil {
+			return nil, err
+		}
+		out = append(out, s)
 	}
 	if len(out) == 0 {
 		return nil, InvalidStatusIn.Msg("`status__in` must contain at least one status.")
 	}
 	return out, nil
+}
+
+func checkStatus(field, status string) error {
+	if !slices.Contains(statusWords, status) {
+		return op.Invalid("query."+field, "Value error, there is no status %s; there are %s", op.Quote(status), strings.Join(statusWords, ", "))
+	}
+	return nil
 }
 
 func (in *executionListInput) where(workspace string, filter [][]access.Pattern, statuses []string) *where {
@@ -340,6 +374,12 @@ func (in *executionListInput) counters(caller *access.Caller, statuses []string)
 		names[i] = countStatus(s)
 	}
 	return names
+}
+
+// executionCursor is where a page begins.
+type executionCursor struct {
+	at op.Time
+	id string
 }
 
 // writeCursor names the last execution of a page; the next page begins after it.

@@ -14,7 +14,7 @@ import (
 
 type fireInput struct {
 	ID       string            `json:"id"`
-	Override op.Opt[op.Object] `json:"payload_override" doc:"for this execution only"`
+	Override op.Opt[op.Object] `json:"payload_override" doc:"for this execution only; it holds no API key of this server"`
 	Strategy string            `json:"merge_strategy" default:"merge" enum:"merge|replace" doc:"merge: the override's members replace those of the cue's payload; replace: the override is the payload"`
 	SendAt   op.Opt[op.Time]   `json:"send_at" doc:"not before this moment; now when absent or past"`
 
@@ -90,6 +90,9 @@ func (in *fireInput) payload(stored string) (string, error) {
 		return stored, nil
 	}
 	payload := in.Override.Val
+	if err := checkPayload("payload_override", payload); err != nil {
+		return "", err
+	}
 	if in.Strategy == "merge" {
 		var members, over map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(stored), &members); err != nil {
@@ -101,7 +104,7 @@ func (in *fireInput) payload(stored string) (string, error) {
 		maps.Copy(members, over)
 		payload = op.Marshal(members)
 	}
-	return string(payload), checkPayload(payload)
+	return string(payload), checkSize(payload)
 }
 
 // mode is the verification mode in force; "" when there is none.

@@ -48,7 +48,7 @@ type definition struct {
 	Description  op.Opt[string]            `json:"description"`
 	Schedule     op.Opt[scheduleInput]     `json:"schedule"`
 	Callback     op.Opt[callbackInput]     `json:"callback" doc:"the address that a webhook calls; workers are not called"`
-	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker or the callback gets; its members task and agent choose the worker"`
+	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker or the callback gets; its members task and agent choose the worker. It holds no API key of this server"`
 	Retry        op.Opt[retryInput]        `json:"retry"`
 	Delivery     op.Opt[deliveryInput]     `json:"delivery" doc:"of webhooks; members that are not given keep their values"`
 	OnFailure    op.Opt[onFailureInput]    `json:"on_failure"`
@@ -93,7 +93,7 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 		}
 	}
 	if d.Payload.Set {
-		if err := checkPayload(d.Payload.Val); err != nil {
+		if err := checkPayload("payload", d.Payload.Val); err != nil {
 			return err
 		}
 		q.setPayload(string(d.Payload.Val))
@@ -194,10 +194,12 @@ func (d *definition) applyCallback(c *Cues, q *cue) error {
 	return q.setEndpoint(d.host)
 }
 
+const headersMost = 8 << 10 // bytes of names and values of callback headers; receivers take hardly more
+
 // mergeHeaders is the new set of callback headers. The value *** stands for the stored one, so that what was read without the
 // right to see the values can be sent back.
 func mergeHeaders(stored, sent map[string]string) (map[string]string, error) {
-	out := map[string]string{}
+	out, size := map[string]string{}, 0
 	for _, name := range slices.Sorted(maps.Keys(sent)) {
 		value, at := sent[name], "body.callback.headers."+name
 		switch {
@@ -214,6 +216,9 @@ func mergeHeaders(stored, sent map[string]string) (map[string]string, error) {
 				return nil, op.Invalid(at, "Value error, *** keeps a stored value, and there is none of this name")
 			}
 			value = kept
+		}
+		if size += len(name) + len(value); size > headersMost {
+			return nil, op.Invalid("body.callback.headers", "Value error, the headers may take %d bytes together", headersMost)
 		}
 		out[name] = value
 	}
@@ -239,11 +244,20 @@ func ourHeader(name string) bool {
 	return strings.HasPrefix(name, "x-cueapi-")
 }
 
-// checkPayload refuses a payload that holds U+0000 anywhere, also in a key, or is too large.
-func checkPayload(payload op.Object) error {
+// checkPayload refuses a payload that holds U+0000 anywhere, also in a key, or is too large, or holds a key of ours: whoever reads
+// the cue or its executions would have it, and redacting it, as in reports, would hand the worker another payload than was asked
+// for. Keys that only look like ours, and secrets of others, are none of our business.
+func checkPayload(field string, payload op.Object) error {
+	if _, found := redactJSON(payload); found > 0 {
+		return op.Invalid("body."+field, "Value error, %s holds an API key of this server, and everybody who reads the cue or its executions would see it. Hand the key over in the worker's environment, such as UNSTUCK_API_KEY, and leave it out here", field)
+	}
 	if hasNUL(payload) {
 		return InvalidPayload.Msg("Payload contains null bytes which are not supported")
 	}
+	return checkSize(payload)
+}
+
+func checkSize(payload op.Object) error {
 	if len(payload) > op.MaxBody {
 		return InvalidPayloadSize.Msg("Payload must be under 1MB")
 	}

@@ -15,7 +15,7 @@ import (
 const countMost = 10_000
 
 type listInput struct {
-	Status string         `json:"status" default:"" doc:"active, paused, completed or failed; another word matches nothing"`
+	Status op.Opt[string] `json:"status" enum:"active|paused|completed|failed"`
 	Name   op.Opt[string] `json:"name" max:"256" doc:"the exact name, or its beginning followed by *"`
 	Limit  int64          `json:"limit" default:"50" min:"1" max:"100"`
 	Offset int64          `json:"offset" default:"0" min:"0" max:"10000"`
@@ -59,8 +59,8 @@ func (in listInput) where(caller *access.Caller) (w *where, counted bool) {
 	w.and("c.workspace_id = ?", caller.Workspace())
 	filter := cueFilter(caller)
 	w.seen(filter)
-	if in.Status != "" {
-		w.and("c.status = ?", in.Status)
+	if in.Status.Set {
+		w.and("c.status = ?", in.Status.Val)
 	}
 	if prefix, ok := strings.CutSuffix(in.Name.Val, "*"); ok {
 		w.and("c.name >= ?", prefix)
@@ -78,8 +78,8 @@ func (in listInput) total(tx *db.Tx, caller *access.Caller, w *where, counted bo
 		err = tx.Row("SELECT count(*) FROM ("+text+") AS counted", q.args...).Scan(&n)
 	} else {
 		names := []string{countCues(active), countCues(paused), countCues(completed), countCues(failed)}
-		if in.Status != "" {
-			names = []string{countCues(in.Status)}
+		if in.Status.Set {
+			names = []string{countCues(in.Status.Val)}
 		}
 		err = tx.Row(sqlCountersSum, caller.Workspace(), names).Scan(&n)
 	}

@@ -34,7 +34,7 @@ func TestList(t *testing.T) {
 		}{
 			{input{"status": "paused"}, []string{"a", "crm-1"}, 2},
 			{input{"status": "active"}, []string{"crm-2", "crm", "crn", "z*", "crm-\U0010FFFFx", "ünï"}, 6},
-			{input{"status": "done"}, []string{}, 0},
+			{input{"status": "failed"}, []string{}, 0},
 			{input{"name": "crm"}, []string{"crm"}, 1},
 			{input{"name": "crm*"}, []string{"crm-1", "crm-2", "crm", "crm-\U0010FFFFx"}, 4},
 			{input{"name": "crm-\U0010FFFF*"}, []string{"crm-\U0010FFFFx"}, 1},

@@ -22,7 +22,7 @@ func (c *Cues) cueOperations() []*op.Operation {
 		op.Define(op.Spec{
 			Name: "cue.list", Route: "GET /v1/cues",
 			Needs: "cues:read", Effect: op.Read, Narrow: op.ByObject, May: "list cues",
-			Doc: "List cues\nNewest first.",
+			Doc: "List cues\nNewest first. What is large is left out and named in `omitted`; cue.get shows it.",
 		}, c.list),
 		op.Define(op.Spec{
 			Name: "cue.get", Route: "GET /v1/cues/{id}",

@@ -14,6 +14,7 @@ var (
 	OutcomeAlreadyRecorded = op.Code{Status: 409, Name: "outcome_already_recorded", Doc: "The execution has another outcome already, and outcomes are written once. Evidence can still be added."}
 	MetadataTooLarge       = op.Code{Status: 400, Name: "metadata_too_large", Doc: "The metadata has more than 65,536 bytes. Put it elsewhere and send its address as result_url."}
 	NoOutcome              = op.Code{Status: 409, Name: "no_outcome", Doc: "The execution has no outcome yet. Report it first."}
+	EvidenceFull           = op.Code{Status: 409, Name: "evidence_full", Doc: "An execution takes 100 versions of evidence from workers, 4 MiB together, and 200 with what people judge. Put more elsewhere and add its address."}
 	InvalidState           = op.Code{Status: 409, Name: "invalid_state", Doc: "The outcome was judged already, or there is none. Mark it as pending first to judge it again."}
 	ExecutionInFlight      = op.Code{Status: 409, Name: "execution_in_flight", Doc: "The execution has not ended yet. Wait until it has, then replay it."}
 	WorkerNotFound         = op.Code{Status: 404, Name: "worker_not_found", Doc: "There is no worker of this id. List the workers to find the right one."}
@@ -25,13 +26,13 @@ func (c *Cues) executionOperations() []*op.Operation {
 		op.Define(op.Spec{
 			Name: "execution.claimable", Route: "GET /v1/executions/claimable",
 			Needs: "executions:read", Effect: op.Read, Narrow: op.ByObject, May: "list work",
-			Doc: "List work that can be claimed\nUp to 50 executions that are due and free. Without a task the tasks take turns, the oldest of each first.",
+			Doc: "List work that can be claimed\nUp to 50 executions that are due and free, with payloads of about 2 MiB at most. Without a task the tasks take turns, the oldest of each first.",
 		}, c.claimable),
 		op.Define(op.Spec{
 			Name: "execution.claim", Route: "POST /v1/executions/claim",
 			Needs: "executions:claim", Effect: op.Write, Narrow: op.ByObject, Unaudited: true, Open: true, May: "take work",
 			Errors: []op.Code{ClaimFailed},
-			Doc:    "Claim the oldest work\nOne execution, or with max up to 100 in a list. With wait the call waits up to 30 seconds for some. The lease lasts 15 minutes and is renewed by heartbeats.",
+			Doc:    "Claim the oldest work\nOne execution, or with max up to 100 in a list, fewer when their payloads would exceed 2 MiB together. With wait the call waits up to 30 seconds for some. The lease lasts 15 minutes and is renewed by heartbeats.",
 		}, c.claimOldest),
 		op.Define(op.Spec{
 			Name: "execution.claim_one", Route: "POST /v1/executions/{id}/claim",
@@ -54,14 +55,14 @@ func (c *Cues) executionOperations() []*op.Operation {
 		op.Define(op.Spec{
 			Name: "execution.add_evidence", Route: "PATCH /v1/executions/{id}/evidence",
 			Needs: "executions:report", Effect: op.Write, Narrow: op.ByObject, Unaudited: true, Open: true, Lenient: true, May: "add evidence",
-			Errors: []op.Code{ExecutionNotFound, NoOutcome, StaleClaim, MetadataTooLarge},
-			Doc:    "Add evidence to an outcome\nEmpty values add nothing. Every version is kept, and the cue's policy is asked again.",
+			Errors: []op.Code{ExecutionNotFound, NoOutcome, StaleClaim, MetadataTooLarge, EvidenceFull},
+			Doc:    "Add evidence to an outcome\nEmpty values add nothing. Every version is kept, up to 100 of them and 4 MiB together, and the cue's policy is asked again.",
 		}, c.addEvidence),
 		op.Define(op.Spec{
 			Name: "execution.list", Route: "GET /v1/executions",
 			Needs: "executions:read", Effect: op.Read, Narrow: op.ByObject, May: "list executions",
-			Errors: []op.Code{ConflictingFilters, InvalidStatusIn},
-			Doc:    "List executions\nNewest first.",
+			Errors: []op.Code{ConflictingFilters, InvalidStatusIn, CueNotFound},
+			Doc:    "List executions\nNewest first, of one cue by its id or name. What is large is left out and named in `omitted`; execution.get shows it.",
 		}, c.listExecutions),
 		op.Define(op.Spec{
 			Name: "execution.get", Route: "GET /v1/executions/{id}",
@@ -78,13 +79,13 @@ func (c *Cues) executionOperations() []*op.Operation {
 		op.Define(op.Spec{
 			Name: "execution.verify", Route: "POST /v1/executions/{id}/verify",
 			Needs: "executions:verify", Effect: op.Write, Narrow: op.ByObject, Open: true, May: "verify an outcome",
-			Errors: []op.Code{ExecutionNotFound, InvalidState},
+			Errors: []op.Code{ExecutionNotFound, InvalidState, EvidenceFull},
 			Doc:    "Verify an outcome\nConfirms it, or with valid=false rejects it.",
 		}, c.verify),
 		op.Define(op.Spec{
 			Name: "execution.mark_pending", Route: "POST /v1/executions/{id}/verification-pending",
 			Needs: "executions:verify", Effect: op.Write, Narrow: op.ByObject, Open: true, Idempotent: true, May: "put an outcome up for verification",
-			Errors: []op.Code{NoOutcome, op.NotFound},
+			Errors: []op.Code{NoOutcome, EvidenceFull, op.NotFound},
 			Doc:    "Put an outcome up for verification\nWhatever was said about it before, it now waits for somebody to verify it.",
 		}, c.markPending),
 		op.Define(op.Spec{
@@ -101,7 +102,7 @@ func (c *Cues) executionOperations() []*op.Operation {
 		op.Define(op.Spec{
 			Name: "worker.list", Route: "GET /v1/workers",
 			Needs: "executions:read", Effect: op.Read, May: "list workers",
-			Doc: "List workers\nThe one heard of last first; at most 1,000.",
+			Doc: "List workers\nThe one heard of last first; at most 1,000, with handlers of 2 MiB at most.",
 		}, c.listWorkers),
 		op.Define(op.Spec{
 			Name: "worker.delete", Route: "DELETE /v1/workers/{worker_id}",

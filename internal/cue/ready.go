@@ -43,7 +43,7 @@ type work struct {
 	status                        string
 	task                          string
 	size                          int     // of the payload, in bytes
-	small                         *string // the payload, unless it is large
+	small                         *string // the payload, unless it has more than 2 KiB: it is read along with work that is only looked at
 	scheduledFor                  op.Time
 	attempts                      int64
 }

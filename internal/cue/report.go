@@ -202,7 +202,7 @@ func (b *recording) store(r *report, h *held) error {
 		status = h.status
 	}
 	l := link{outcomeAt: b.now, execution: h.id, version: 1, at: b.now, keyID: r.keyID(), what: whatOutcome, body: reportBody(r.raw, r.state)}
-	l.seal(genesis(h.id))
+	b.c.seal(&l, genesis(h.id))
 	_, err := b.tx.Exec(sqlReport, h.id, status, delivered, message, r.state, s.Success, s.stored(b.now), b.now,
 		r.keyID(), r.unfenced(h), !s.proof.empty(), text(s.ResultType), h.decides())
 	b.links = append(b.links, l)

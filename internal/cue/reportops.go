@@ -117,7 +117,7 @@ func (c *Cues) addEvidence(ctx context.Context, in evidenceInput) (out evidenceO
 			return err
 		}
 		body.State = out.OutcomeState
-		if err := extend(tx, h, caller.KeyID(), whatEvidence, body, now); err != nil || found == 0 {
+		if err := c.extend(tx, h, caller.KeyID(), whatEvidence, body, now); err != nil || found == 0 {
 			return err
 		}
 		return recordRedaction(tx, h, found)
@@ -168,7 +168,7 @@ type evidenceVersion struct {
 	KeyID   string    `json:"key_id"`
 	What    string    `json:"what" doc:"outcome, evidence, verify or verification_pending"`
 	Body    op.Object `json:"body" doc:"what was said; null when it is broken"`
-	Hash    string    `json:"hash" doc:"SHA-256 over the version before and this one"`
+	Hash    string    `json:"hash" doc:"HMAC-SHA-256 over the version before and this one, under the server secret"`
 }
 
 type checkOutput struct {
@@ -190,7 +190,7 @@ func (c *Cues) checkEvidence(ctx context.Context, in executionID) (out checkOutp
 		if err != nil {
 			return fmt.Errorf("read the evidence of execution %s: %w", e.id, err)
 		}
-		out = checkOutput{ExecutionID: e.id, Fault: orNil(checkChain(e, links)), Versions: make([]evidenceVersion, len(links))}
+		out = checkOutput{ExecutionID: e.id, Fault: orNil(c.checkChain(e, links)), Versions: make([]evidenceVersion, len(links))}
 		out.OK = out.Fault == nil
 		for i, l := range links {
 			out.Versions[i] = evidenceVersion{Version: l.version, At: l.at, KeyID: l.keyID, What: l.what, Hash: l.hash}

@@ -78,13 +78,48 @@ func (p *proof) redact() int {
 		n += redactText(s)
 	}
 	for _, raw := range []*json.RawMessage{&p.Artifacts, &p.Metadata} {
-		clean, found := access.Redact(string(*raw)) // keys and their redacted forms need no escapes in JSON
-		if found > 0 {
-			*raw = json.RawMessage(clean)
-		}
-		n += found
+		clean, found := redactJSON(*raw)
+		*raw, n = clean, n+found
 	}
 	return n
+}
+
+// redactJSON replaces keys of ours in the names and texts of a valid JSON value, as a reader of the JSON sees them: an escape hides
+// none. Texts without keys, and everything between texts, stay as they are, byte by byte.
+func redactJSON(raw json.RawMessage) (clean json.RawMessage, found int) {
+	if bytes.IndexByte(raw, '\\') < 0 { // keys and their redacted forms need no escapes
+		text, n := access.Redact(string(raw))
+		if n > 0 {
+			raw = json.RawMessage(text)
+		}
+		return raw, n
+	}
+	done := 0
+	for at := 0; at < len(raw); at++ {
+		if raw[at] != '"' {
+			continue
+		}
+		end := at + 1
+		for end < len(raw) && raw[end] != '"' {
+			if raw[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		end = min(end+1, len(raw))
+		var s string
+		if json.Unmarshal(raw[at:end], &s) == nil {
+			if n := redactText(&s); n > 0 {
+				clean = append(append(clean, raw[done:at]...), op.Marshal(s)...)
+				done, found = end, found+n
+			}
+		}
+		at = end - 1
+	}
+	if found == 0 {
+		return raw, 0
+	}
+	return append(clean, raw[done:]...), found
 }
 
 func redactText(s *string) (found int) {

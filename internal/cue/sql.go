@@ -3,10 +3,18 @@ package cue
 // All SQL about cues, their versions and the ledger. The condition of the index cues_due is repeated word for word, so that a
 // database uses it.
 
-// cueColumns are what cue.scan reads.
-const cueColumns = `c.id, c.workspace_id, c.name, c.description, c.status, c.pause_reason, c.transport, c.schedule_type, c.cron, c.at,
-	c.timezone, c.callback, c.endpoint, c.timeout, c.outcome_within, c.payload, c.task, c.agent, c.max_attempts, c.backoff, c.pause_on_failure, c.verification, c.catch_up,
+// cueColumns are what cue.scan reads; cueListed are the same with what lists leave out (see answerMost).
+const (
+	cueColumns = cueHead + `, c.description` + cueMiddle + `, c.payload` + cueTail
+	cueListed  = cueHead + `, substr(c.description, 1, 1000)` + cueMiddle + `,
+	CASE WHEN octet_length(c.payload) <= 8192 THEN c.payload ELSE '' END` + cueTail
+
+	cueHead   = `c.id, c.workspace_id, c.name`
+	cueMiddle = `, c.status, c.pause_reason, c.transport, c.schedule_type, c.cron, c.at, c.timezone,
+	c.callback, c.endpoint, c.timeout, c.outcome_within`
+	cueTail = `, c.task, c.agent, c.max_attempts, c.backoff, c.pause_on_failure, c.verification, c.catch_up,
 	c.next_run, c.last_run, c.run_count, c.fired_count, c.version, c.decided_at, c.created_by, c.created_at, c.updated_at`
+)
 
 const (
 	sqlCueByID   = `SELECT ` + cueColumns + ` FROM cues c WHERE c.id = ?1`
@@ -30,7 +38,7 @@ const (
 
 // Lists of cues; their conditions are a where.
 const (
-	sqlCueList      = `SELECT ` + cueColumns + ` FROM cues c`
+	sqlCueList      = `SELECT ` + cueListed + ` FROM cues c`
 	sqlCueNewest    = ` ORDER BY c.created_at DESC, c.id DESC`
 	sqlCueListTotal = `SELECT 1 AS one FROM cues c`
 	sqlCueCount     = `SELECT count(*) FROM cues c`

@@ -10,14 +10,20 @@ const (
 	readyX  = `x.` + offered + `x.transport = 'worker'`
 )
 
-// executionColumns are what execution.scan reads, from executions e joined with their cues c.
-const executionColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.transport, e.triggered_by, e.fired_by, e.replayed_from,
-	e.scheduled_for, e.status, e.task, e.agent, e.payload, e.verification, e.max_attempts, e.attempts, e.deadline,
+// executionColumns are what execution.scan reads, from executions e joined with their cues c; executionListed are the same with
+// what lists leave out (see answerMost).
+const (
+	executionColumns = executionSmall + `, e.payload, e.error_message, e.outcome, e.response_body`
+	executionListed  = executionSmall + `, CASE WHEN octet_length(e.payload) <= 8192 THEN e.payload END, substr(e.error_message, 1, 1000),
+	CASE WHEN octet_length(e.outcome) <= 8192 THEN e.outcome END, CAST(NULL AS TEXT)`
+	executionSmall = `e.id, e.workspace_id, e.cue_id, c.name, e.transport, e.triggered_by, e.fired_by, e.replayed_from,
+	e.scheduled_for, e.status, e.task, e.agent, e.verification, e.max_attempts, e.attempts, e.deadline,
 	e.claimed_key, e.claimed_worker, e.claimed_at, e.claim_request, e.lease_token, e.lease_bare, e.lease_until,
-	e.last_heartbeat, e.started_at, e.delivered_at, e.last_attempt_at, e.http_status, e.error_message,
-	e.outcome_state, e.outcome_success, e.outcome, e.outcome_at, e.reported_by, e.unfenced,
+	e.last_heartbeat, e.started_at, e.delivered_at, e.last_attempt_at, e.http_status,
+	e.outcome_state, e.outcome_success, e.outcome_at, e.reported_by, e.unfenced,
 	e.evidence_count, e.has_evidence, e.result_type, e.created_at, e.updated_at,
-	e.endpoint, e.deliver_at, e.outcome_within, e.redelivered, e.response_body`
+	e.endpoint, e.deliver_at, e.outcome_within, e.redelivered`
+)
 
 const executionsAndCues = ` FROM executions e JOIN cues c ON c.id = e.cue_id `
 
@@ -49,12 +55,13 @@ const (
 // Work that workers may take. Its conditions are a where.
 const (
 	workColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.status, e.task, octet_length(e.payload),
-	CASE WHEN octet_length(e.payload) <= 16384 THEN e.payload END, e.scheduled_for, e.attempts`
+	CASE WHEN octet_length(e.payload) <= 2048 THEN e.payload END, e.scheduled_for, e.attempts`
 
 	sqlReady      = `SELECT ` + workColumns + executionsAndCues
 	sqlReadyOrder = ` ORDER BY e.scheduled_for, e.id LIMIT `
 	sqlWorkByID   = `SELECT ` + workColumns + executionsAndCues + `WHERE e.id IN @list(?1) AND e.transport = 'worker'`
 	sqlPayload    = `SELECT payload FROM executions WHERE id = ?1`
+	sqlPayloads   = `SELECT id, payload FROM executions WHERE id IN @list(?1)`
 	sqlNextReady  = `SELECT scheduled_for FROM executions WHERE workspace_id = ?1 AND ` + ready + ` AND scheduled_for > ?2
 		ORDER BY scheduled_for LIMIT 1`
 
@@ -100,6 +107,7 @@ const (
 // Lists of executions; their conditions are a where.
 const (
 	sqlExecutions       = `SELECT ` + executionColumns + executionsAndCues
+	sqlExecutionsListed = `SELECT ` + executionListed + executionsAndCues
 	sqlExecutionsNewest = ` ORDER BY e.created_at DESC, e.id DESC`
 	sqlCueExecutions    = `SELECT coalesce(sum(executions), 0) FROM cues WHERE id = ?1`
 	sqlCueExecutionsAdd = `UPDATE cues SET executions = executions + ?2 WHERE id = ?1`
@@ -136,14 +144,15 @@ const (
 	sqlCuesRan = `UPDATE cues SET last_run = ?3, run_count = cues.run_count + r.n
 		FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
 
-	linkColumns    = `outcome_at, execution_id, version, at, key_id, what, body, hash`
-	sqlEvidenceAdd = `INSERT INTO evidence (` + linkColumns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`
+	linkColumns    = `outcome_at, execution_id, version, at, key_id, what, body, epoch, hash`
+	sqlEvidenceAdd = `INSERT INTO evidence (` + linkColumns + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)`
 	sqlReportsAdd  = `INSERT INTO evidence (` + linkColumns + `)
-		SELECT CAST(?5 AS INTEGER), r.execution, 1, CAST(?5 AS INTEGER), r.keyid, 'outcome', r.body, r.hash
-		FROM @rows(execution TEXT ?1, keyid TEXT ?2, body TEXT ?3, hash TEXT ?4) AS r`
+		SELECT CAST(?5 AS INTEGER), r.execution, 1, CAST(?5 AS INTEGER), r.keyid, 'outcome', r.body, r.epoch, r.hash
+		FROM @rows(execution TEXT ?1, keyid TEXT ?2, body TEXT ?3, epoch INTEGER ?4, hash TEXT ?6) AS r`
 	sqlEvidenceAll    = `SELECT ` + linkColumns + ` FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 ORDER BY version`
 	sqlEvidenceLast   = `SELECT ` + linkColumns + ` FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 ORDER BY version DESC LIMIT 1`
 	sqlEvidenceFirst  = `SELECT body FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 AND version = 1`
+	sqlEvidenceSize   = `SELECT coalesce(sum(octet_length(body)), 0) FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2`
 	sqlEvidenceJudged = `SELECT count(*) FROM evidence WHERE outcome_at = ?1 AND execution_id = ?2 AND what = 'verify'`
 	sqlEvidenceApply  = `UPDATE executions SET outcome = ?2, outcome_state = ?3, evidence_count = ?4, has_evidence = ?5,
 		result_type = ?6, updated_at = ?7 WHERE id = ?1`

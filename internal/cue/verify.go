@@ -14,7 +14,7 @@ import (
 type verifyInput struct {
 	ID     string         `json:"id" doc:"id of the execution"`
 	Valid  bool           `json:"valid" default:"true" doc:"false rejects the outcome"`
-	Reason op.Opt[string] `json:"reason" nul:"replace" doc:"of a rejection; it joins the summary"`
+	Reason op.Opt[string] `json:"reason" nul:"replace" doc:"of a rejection; it joins the summary; kept to 2,000 characters"`
 }
 
 type verifyOutput struct {
@@ -28,6 +28,7 @@ type verifyOutput struct {
 func (c *Cues) verify(ctx context.Context, in verifyInput) (out verifyOutput, err error) {
 	caller, reason := c.caller(ctx), given(in.Reason)
 	redactText(reason)
+	cut(reason, reasonMost)
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
 		h, err := loadHeld(tx, caller, in.ID)
 		if err != nil {
@@ -47,7 +48,7 @@ func (c *Cues) verify(ctx context.Context, in verifyInput) (out verifyOutput, er
 				return err
 			}
 		}
-		if err := extend(tx, h, caller.KeyID(), whatVerify, body, c.now()); err != nil {
+		if err := c.extend(tx, h, caller.KeyID(), whatVerify, body, c.now()); err != nil {
 			return err
 		}
 		out = verifyOutput{ExecutionID: h.id, OutcomeState: body.State, Valid: in.Valid, Reason: reason}
@@ -96,7 +97,7 @@ func (c *Cues) markPending(ctx context.Context, in executionID) (out pendingOutp
 		if h.outcomeState == "" {
 			return NoOutcome.Msg("No outcome recorded yet")
 		}
-		if err := extend(tx, h, caller.KeyID(), whatPending, linkBody{State: verificationPending}, c.now()); err != nil {
+		if err := c.extend(tx, h, caller.KeyID(), whatPending, linkBody{State: verificationPending}, c.now()); err != nil {
 			return err
 		}
 		out = pendingOutput{h.id, verificationPending}

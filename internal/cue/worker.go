@@ -15,12 +15,13 @@ import (
 const (
 	workerActive = 180 * time.Second
 	workerStale  = 900 * time.Second
-	workersMost  = 1000 // workers that a list shows, those heard of last
+	workersMost  = 1000     // workers that a list shows, those heard of last
+	handlersMost = 16 << 10 // bytes of JSON that the handlers of one worker may take
 )
 
 type workerHeartbeatInput struct {
 	WorkerID string           `json:"worker_id" max:"255"`
-	Handlers op.Opt[[]string] `json:"handlers" max:"1000" doc:"the tasks that it can do"`
+	Handlers op.Opt[[]string] `json:"handlers" max:"1000" doc:"the tasks that it can do; up to 16 KiB together"`
 }
 
 type workerHeartbeatOutput struct {
@@ -38,6 +39,9 @@ func (c *Cues) workerHeartbeat(ctx context.Context, in workerHeartbeatInput) (ou
 	var handlers *string
 	if in.Handlers.Set {
 		handlers = ptr(string(op.Marshal(append([]string{}, in.Handlers.Val...))))
+		if len(*handlers) > handlersMost {
+			return out, op.Invalid("body.handlers", "Value error, the names of the handlers take %d bytes together and may take %d: announce fewer or shorter ones", len(*handlers), handlersMost)
+		}
 	}
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
 		now := c.now()
@@ -59,15 +63,21 @@ type workerObject struct {
 	LastHeartbeat   op.Time  `json:"last_heartbeat"`
 	SecondsSince    int64    `json:"seconds_since_heartbeat"`
 	HeartbeatStatus string   `json:"heartbeat_status" doc:"active for 180 s, stale until 900 s, then dead"`
-	Handlers        []string `json:"handlers" doc:"null when it did not say"`
+	Handlers        []string `json:"handlers" doc:"null when it did not say, or when omitted"`
 	RegisteredSince op.Time  `json:"registered_since"`
 	KeyID           string   `json:"key_id" doc:"of its last heartbeat"`
+	Omitted         []string `json:"omitted,omitempty" doc:"handlers: left out, because those of the workers before it take 2 MiB"`
 }
 
-func (w *workerObject) scan(r scanner) error {
+// scan reads a row of sqlWorkers, with its handlers while there is room for so many bytes.
+func (w *workerObject) scan(r scanner, room *int) error {
 	var handlers *string
 	if err := r.Scan(&w.WorkerID, &w.KeyID, &handlers, &w.LastHeartbeat, &w.RegisteredSince); err != nil || handlers == nil {
 		return err
+	}
+	if *room -= len(*handlers); *room < 0 {
+		w.Omitted = []string{omitHandlers}
+		return nil
 	}
 	return json.Unmarshal([]byte(*handlers), &w.Handlers)
 }
@@ -81,7 +91,8 @@ func (c *Cues) listWorkers(ctx context.Context, _ struct{}) (out workerList, err
 	now := c.now()
 	err = c.DB.View(ctx, func(tx *db.Tx) error {
 		rows, err := tx.Query(sqlWorkers, c.caller(ctx).Workspace(), workersMost)
-		list, err := scanAll(rows, err, (*workerObject).scan)
+		room := answerMost
+		list, err := scanAll(rows, err, func(w *workerObject, r scanner) error { return w.scan(r, &room) })
 		if err != nil {
 			return fmt.Errorf("list workers: %w", err)
 		}

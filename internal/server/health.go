@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"unstuck/internal/cron"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
@@ -31,6 +32,7 @@ type Services struct {
 type State struct {
 	Status string `json:"status" doc:"healthy, or degraded with a reason"`
 	Reason string `json:"reason,omitempty"`
+	Zones  string `json:"tzdata" doc:"release of the IANA time zone database that schedules follow; it is built in"`
 }
 
 // Info says what runs here.
@@ -117,9 +119,9 @@ func (s *Server) status(ctx context.Context, _ struct{}) (State, error) {
 	case err != nil:
 		return State{}, err
 	case p.Scheduler != "ok":
-		return State{"degraded", "scheduler stale"}, nil
+		return State{"degraded", "scheduler stale", cron.Version}, nil
 	}
-	return State{Status: "healthy"}, nil
+	return State{Status: "healthy", Zones: cron.Version}, nil
 }
 
 func (s *Server) info(context.Context, struct{}) (Info, error) {

@@ -152,7 +152,8 @@ CREATE TABLE evidence (
   key_id       TEXT NOT NULL,
   what         TEXT NOT NULL,                 -- outcome, evidence, verify, verification_pending
   body         TEXT NOT NULL,
-  hash         TEXT NOT NULL,                 -- SHA-256(previous hash, version, at, key, what, body) in hex
+  epoch        INTEGER NOT NULL,              -- of the server secret in the hash
+  hash         TEXT NOT NULL,                 -- HMAC(server secret, previous hash, version, at, key, what, body) in hex
   PRIMARY KEY (outcome_at, execution_id, version)
 ) STRICT, WITHOUT ROWID;
 
