@@ -136,10 +136,11 @@ func (s *siege) stock(round, n int) {
 		}
 		_, err := tx.Exec(`INSERT INTO executions (id, workspace_id, cue_id, transport, triggered_by, fired_by, replayed_from, scheduled_for, status,
 			task, agent, payload, verification, max_attempts, deadline, created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request,
-			lease_token, lease_bare, outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type)
+			lease_token, lease_bare, outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type,
+			endpoint, callback, backoff, called, timeout, redelivered)
 			WITH RECURSIVE n (i) AS (SELECT CAST(1 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i < ?6)
 			SELECT ?1 || CAST(i AS TEXT), ?2, ?3, 'worker', 'manual_fire', '', '', ?4 + i, 'pending', '', '', '{}', '', 3, CAST(?5 AS INTEGER),
-				?4 + i, ?4 + i, 0, '', '', '', '', 0, '', '', '', 0, 0, 0, '' FROM n`,
+				?4 + i, ?4 + i, 0, '', '', '', '', 0, '', '', '', 0, 0, 0, '', '', '', '', '', 30, 0 FROM n`,
 			fmt.Sprintf("execution-%d-", round), s.workspace, s.cue, at, at+time.Hour.Microseconds(), n)
 		return err
 	})

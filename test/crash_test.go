@@ -37,6 +37,7 @@ func TestServerProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	settings.Database = os.Getenv(serverDatabase)
+	settings.AllowCallbacks = "127.0.0.1" // of TestCallbacksThroughCrashes
 	behindProxy(&settings)
 	if err := server.Run(context.Background(), settings, server.Streams{Out: os.Stdout, Err: os.Stderr, Zone: time.UTC}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
