@@ -29,6 +29,8 @@ type receiver struct {
 	mu   sync.Mutex
 	late []time.Duration
 	due  time.Time
+
+	others string // address of callbacks that hang and get as many; "" for none
 }
 
 func receive(b *testing.B) *receiver {
@@ -80,6 +82,37 @@ func BenchmarkWebhookFloor(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(got.PerSecond(), "posts/s")
+	}
+}
+
+// BenchmarkHalfHang lets as many webhooks become due at callbacks that hang as at one that lives. Target: those that live are at most
+// twice as late as without the others, which the first half of the run measures.
+func BenchmarkHalfHang(b *testing.B) {
+	s := serve(b, "")
+	hang := make(chan struct{})
+	addr := listen(b, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang }))
+	defer close(hang)
+	p99 := func(name, others string) (late time.Duration) {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				r := receive(b)
+				r.others = others
+				s.cuesFor(b, r, *few)
+				time.Sleep(time.Until(r.due))
+				for r.n.Load() < int64(*few) {
+					time.Sleep(time.Millisecond)
+				}
+				slices.Sort(r.late)
+				late = r.late[*few*99/100]
+				b.ReportMetric(float64(late.Microseconds())/1000, "p99-ms")
+			}
+		})
+		return late
+	}
+	alone := p99("alone", "")
+	beside := p99("beside", addr)
+	if alone > 0 {
+		b.ReportMetric(float64(beside)/float64(alone), "times-later")
 	}
 }
 
@@ -149,6 +182,12 @@ func (s *serving) cuesFor(b *testing.B, r *receiver, n int) {
 			return io.EOF
 		}
 		body := fmt.Sprintf(`{"name":"%s%d","cron":"%s","callback_url":"http://%s/hook","payload":{"report":"nightly","n":%d}}`, name, i, cron, r.addr, i)
+		if r.others != "" {
+			hanging := strings.ReplaceAll(strings.Replace(body, r.addr+"/hook", fmt.Sprintf("%s/hang/%d", r.others, i%50), 1), name, "h"+name)
+			if _, _, err := c.Do(Request("POST", "/v1/cues", s.first, []byte(hanging)), nil); err != nil {
+				return err
+			}
+		}
 		status, answer, err := c.Do(Request("POST", "/v1/cues", s.first, []byte(body)), nil)
 		if err == nil && status != 201 {
 			err = fmt.Errorf("create: %d %s", status, answer)
