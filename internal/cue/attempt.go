@@ -10,9 +10,10 @@ import (
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
+	"unstuck/internal/webhook"
 )
 
-// How an attempt is answered for by the sender.
+// result is what became of an attempt.
 type result struct {
 	*job
 	began      op.Time
@@ -32,11 +33,8 @@ type result struct {
 	again bool    // it may have arrived
 }
 
-const (
-	retryAfterMost = 24 * time.Hour // what an answer may ask for
-	jitterMost     = 0.1            // share by which a wait is lengthened at random
-	bodyMost       = 2000           // characters of an answer that are kept
-)
+// bodyMost is how many characters of an answer are kept.
+const bodyMost = 2000
 
 // saveResults stores what became of attempts, many in one commit, and makes room for others. It returns how many there were.
 func (c *Cues) saveResults(ctx context.Context) (int, error) {
@@ -145,17 +143,16 @@ func (r *result) after(now op.Time) next {
 
 const saidNothing = "The callback's answer did not say how it went: it must be a JSON object with \"success\""
 
-// wait is how long until the next attempt: what the cue says, lengthened a little at random so that what failed together does
-// not come back together, and at least what the callback asked for.
+// wait is how long until the next attempt: what the cue says or the callback asked for, and a little more; at least a second.
 func (r *result) wait() time.Duration {
-	var minutes []int64
-	if json.Unmarshal([]byte(r.backoff), &minutes) != nil || len(minutes) == 0 {
-		minutes = []int64{1}
+	var minutes []time.Duration
+	_ = json.Unmarshal([]byte(r.backoff), &minutes) // what was written is a list of numbers; of another text nothing is left
+	for i := range minutes {
+		minutes[i] *= time.Minute
 	}
-	d := time.Duration(minutes[min(int(r.attempt), len(minutes))-1]) * time.Minute
-	d = max(d, time.Second)
-	d += time.Duration(float64(d) * jitterMost * rand.Float64())
-	return max(d, min(r.retryAfter, retryAfterMost))
+	retry := webhook.Retry{MaxAttempts: int(r.maxAttempts), Backoff: minutes}
+	wait, _ := retry.After(int(r.attempt), r.retryAfter, rand.Float64())
+	return max(wait, time.Second)
 }
 
 // attempts stores attempts that were made.

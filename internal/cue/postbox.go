@@ -52,6 +52,7 @@ func (p *postbox) send(j *job, done func(*result)) {
 		if r.job = j; r.good && j.outcomeWithin != nil {
 			r.said = replyOf(r.reply)
 		}
+		r.reply = nil
 		done(r)
 	}
 	if !p.sender.Offer(m) {
