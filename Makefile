@@ -17,10 +17,11 @@ test: ## all tests that need nothing but Go (PostgreSQL joins in when it is inst
 	$(GO) test ./...
 
 race: ## the same tests under the race detector (needs gcc); SQLite itself is left out, which makes it 5 times faster
-	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 $(GO) test -race -short -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false' ./...
+	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 $(GO) test -race -short -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false' -timeout 30m ./...
 
-vet: ## gofmt and go vet
+vet: ## gofmt, go mod tidy and go vet
 	@out=$$(git ls-files "*.go" | xargs -r gofmt -l); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
+	$(GO) mod tidy -diff
 	$(GO) vet ./...
 
 lint: ## golangci-lint, installed on first use

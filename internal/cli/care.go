@@ -82,17 +82,13 @@ func (d *door) doctorClient(ctx context.Context) []server.Finding {
 		return append(out, server.Finding{What: "which server to ask", Err: err, Mend: "unstuck auth status"})
 	}
 	h, err := get[healthView](ctx, d, "server.health", nil)
-	var no *refusal
-	if errors.As(err, &no) {
-		return append(out, server.Finding{What: "server " + c.url, Err: errors.New(lowerFirst(firstLine(err))), Mend: "look at the server's log, and at the room on its disk"})
-	}
 	if err != nil {
 		return append(out, server.Finding{What: "server " + c.url, Err: errors.New("it does not answer"), Mend: "unstuck serve, or set " + urlVar + " when it is elsewhere"})
 	}
 	what := fmt.Sprintf("server %s answers, unstuck %s", c.url, h.Version)
 	add := func(err error, mend string) { out = append(out, server.Finding{What: what, Err: err, Mend: mend}) }
 	if h.trouble() != "nothing" {
-		add(errors.New(h.trouble()), "look at the server's log")
+		add(errors.New(h.trouble()), "look at the server's log, and at the room on its disk")
 	}
 	if h.Version != server.Version {
 		add(fmt.Errorf("this program is %s", server.Version), "use programs of one version")

@@ -541,7 +541,7 @@ func (d *door) askSecret(prompt string) (string, error) {
 	if !d.StdinTTY {
 		d.say("%s", strings.TrimSpace(prompt))
 		line, err := d.readLine()
-		if err != nil {
+		if err != nil || line == "" {
 			return "", usage("Nothing came on standard input; a key was expected.")
 		}
 		return line, nil
@@ -552,5 +552,8 @@ func (d *door) askSecret(prompt string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the key: %w", err)
 	}
-	return strings.TrimSpace(line), nil
+	if line = strings.TrimSpace(line); line == "" {
+		return "", usage("Nothing was pasted; a key was expected.")
+	}
+	return line, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -57,13 +58,14 @@ type healthView struct {
 		Database  string `json:"database"`
 		Scheduler string `json:"scheduler"`
 	} `json:"services"`
+	Problem string `json:"problem"`
 }
 
 // trouble says what is wrong with a server.
 func (h healthView) trouble() string {
 	switch {
 	case h.Services.Database != "ok":
-		return "the server does not reach its database"
+		return lowerFirst(strings.TrimSuffix(h.Problem, "."))
 	case h.Services.Scheduler != "ok":
 		return "the scheduler stands still"
 	}

@@ -176,7 +176,7 @@ func (r *refusal) facts(w wording) [][2]string {
 	}
 	if r.Code == "validation_error" {
 		for _, v := range r.Details {
-			add(fieldWords(r.op, w, v.Field), inOurWords(v.Message))
+			add(fieldWords(r.op, w, v.Field), inOurWords(strings.TrimPrefix(v.Message, "Value error, ")))
 		}
 	}
 	for _, n := range r.notes {

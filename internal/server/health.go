@@ -14,12 +14,13 @@ import (
 // Version of the product.
 const Version = "0.1.0"
 
-// Health is how the server is.
+// Health is how the server is (CueAPI wire contract 2.10: always 200).
 type Health struct {
 	Status    string        `json:"status" doc:"healthy or degraded"`
 	Version   string        `json:"version"`
 	Timestamp op.OffsetTime `json:"timestamp"`
 	Services  Services      `json:"services"`
+	Problem   string        `json:"problem,omitempty" doc:"what is wrong with the database, in a sentence"`
 }
 
 // Services are the parts that must work.
@@ -52,7 +53,7 @@ var down = op.Code{Status: 503, Name: "down", Doc: "The server cannot read or wr
 // Operations are those of the server itself.
 func (s *Server) Operations() []*op.Operation {
 	return []*op.Operation{
-		op.Define(op.Spec{Name: "server.health", Route: "GET /health", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the health", Doc: "Show how the server is\n503 when it cannot read or write its database, which it tries again when asked.", Errors: []op.Code{down}}, s.health),
+		op.Define(op.Spec{Name: "server.health", Route: "GET /health", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the health", Doc: "Show how the server is\nAlways 200, also when it is degraded; load balancers ask for the status. A database that failed is tried again when asked."}, s.health),
 		op.Define(op.Spec{Name: "server.status", Route: "GET /status", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see the status", Doc: "Show the state in one word\nFor load balancers: 503 when the server cannot read or write its database.", Errors: []op.Code{down}}, s.status),
 		op.Define(op.Spec{Name: "server.info", Route: "GET /v1/info", Needs: op.Public, Effect: op.Read, Uncounted: true, May: "see what runs", Doc: "Show what runs here"}, s.info),
 	}
@@ -111,7 +112,10 @@ func (s *Server) health(ctx context.Context, _ struct{}) (Health, error) {
 	if services != (Services{"ok", "ok"}) {
 		h.Status = "degraded"
 	}
-	return h, err
+	if err != nil {
+		h.Problem = err.Error()
+	}
+	return h, nil
 }
 
 func (s *Server) status(ctx context.Context, _ struct{}) (State, error) {
