@@ -3,7 +3,6 @@ package test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -172,5 +171,5 @@ func (b *barrage) settle() {
 	if twice > redelivered {
 		b.Errorf("%d arrived twice, and the server counts %d that were sent again", twice, redelivered)
 	}
-	b.Log(fmt.Sprintf("%d executions were acknowledged, %d stored; %d arrived twice of %d that were sent again", len(b.fired), len(known), twice, redelivered))
+	b.Logf("%d executions were acknowledged, %d stored; %d arrived twice of %d that were sent again", len(b.fired), len(known), twice, redelivered)
 }
