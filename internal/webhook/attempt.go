@@ -45,7 +45,7 @@ func (s *Sender) exchange(a *attempt, res *Result) error {
 	}
 	defer resp.Body.Close()
 	var body []byte
-	if resp.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection
+	if resp.StatusCode != http.StatusSwitchingProtocols && resp.Body != http.NoBody { // the first one's body is the connection
 		if body, err = io.ReadAll(io.LimitReader(resp.Body, maxReply)); err != nil {
 			return cause(ctx, err)
 		}

@@ -139,7 +139,7 @@ func BenchmarkSender(b *testing.B) {
 					Timeout: time.Minute,
 				}
 				for !s.Offer(job) { // the queue is full
-					time.Sleep(time.Millisecond)
+					<-time.After(time.Millisecond)
 				}
 			}
 			<-done

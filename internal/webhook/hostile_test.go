@@ -301,7 +301,7 @@ func TestRebinding(t *testing.T) {
 	defer client.CloseIdleConnections()
 	var refusals int
 	for range 5 {
-		_, err := client.Get("http://flip.test:9/") //nolint:bodyclose // there is none
+		_, err := client.Get("http://flip.test:9/")
 		var refused *Refusal
 		if errors.As(err, &refused) {
 			refusals++

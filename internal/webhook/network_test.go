@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -123,7 +124,7 @@ func TestReplies(t *testing.T) {
 			w.Header().Set("Retry-After", "7")
 			w.WriteHeader(429)
 		case "/redirect":
-			http.Redirect(w, r, "/elsewhere", 302)
+			http.Redirect(w, r, "/elsewhere", http.StatusFound)
 		case "/elsewhere":
 			t.Error("the redirect was followed")
 		case "/short":
@@ -172,7 +173,9 @@ func TestWholeDeadline(t *testing.T) {
 				return
 			}
 			defer conn.Close()
-			_, err = io.WriteString(conn, head)
+			if _, err = http.ReadRequest(bufio.NewReader(conn)); err == nil {
+				_, err = io.WriteString(conn, head)
+			}
 			for tick := time.NewTicker(5 * time.Millisecond); err == nil; <-tick.C {
 				_, err = io.WriteString(conn, "x")
 			}
@@ -247,7 +250,7 @@ func TestConnectionsAreKept(t *testing.T) {
 func TestTLS(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }))
 	srv.EnableHTTP2 = true
-	srv.Config.ErrorLog = nil
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 	srv.StartTLS()
 	defer srv.Close()
 	client := webhook.Policy{Private: true}.Client()

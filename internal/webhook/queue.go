@@ -86,13 +86,12 @@ type attempt struct {
 }
 
 const (
-	maxEndpoints = 16384                 // that are remembered while nothing is to be sent to them
-	maxFaults    = 5                     // in a row, then the endpoint rests
-	firstRest    = 5 * time.Second       // doubles with each rest in a row
-	lastRest     = 5 * time.Minute       // the longest
-	slowAfter    = time.Second           // an attempt that takes longer counts as doubtful,
-	slowPressed  = 50 * time.Millisecond // or so long when others have to wait for its place
-	jobSize      = 1024                  // bytes that a job takes beside its body, about
+	maxFaults   = 5                     // in a row, then the endpoint rests
+	firstRest   = 5 * time.Second       // doubles with each rest in a row
+	lastRest    = 5 * time.Minute       // the longest
+	slowAfter   = time.Second           // an attempt that takes longer counts as doubtful,
+	slowPressed = 50 * time.Millisecond // or so long when others have to wait for its place
+	jobSize     = 1024                  // bytes that a job takes beside its body, about
 )
 
 // queue decides whose job goes next. It is not safe for concurrent use.
@@ -101,6 +100,7 @@ type queue struct {
 	total      int        // attempts in flight at most
 	windowMax  int
 	sizeMax    int // bytes that wait
+	idleMax    int // endpoints that are remembered while nothing is to be sent to them
 	workspaces map[string]*workspace
 	endpoints  map[endpointKey]*endpoint
 	idle       list.List // of *endpoint, the one that was used last in front
@@ -355,7 +355,7 @@ func (q *queue) settle(e *endpoint) {
 	if w.jobs == 0 {
 		delete(q.workspaces, w.id)
 	}
-	for q.idle.Len() > maxEndpoints {
+	for q.idle.Len() > q.idleMax {
 		last := q.idle.Remove(q.idle.Back()).(*endpoint)
 		if last.rests > 0 {
 			q.resting--

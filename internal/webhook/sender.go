@@ -23,7 +23,10 @@ type Options struct {
 	MaxWaiting  int // bytes of jobs that wait at most; default 256 MiB
 }
 
-const maxUnreported = 4096 // results that wait for Done, or are with it, before no more attempts begin
+const (
+	maxUnreported    = 4096  // results that wait for Done, or are with it, before no more attempts begin
+	maxIdleEndpoints = 16384 // endpoints that are remembered while nothing is to be sent to them
+)
 
 // Sender sends jobs, many at once. Its methods may be called from any goroutine.
 type Sender struct {
@@ -65,7 +68,7 @@ func NewSender(o Options) *Sender {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.queue = queue{
 		limit: [lanes]int{proven: max(o.MaxInFlight/4, 1), doubtful: max(o.MaxInFlight/2, 1)}, total: o.MaxInFlight,
-		windowMax: o.PerEndpoint, sizeMax: o.MaxWaiting,
+		windowMax: o.PerEndpoint, sizeMax: o.MaxWaiting, idleMax: maxIdleEndpoints,
 		workspaces: map[string]*workspace{}, endpoints: map[endpointKey]*endpoint{},
 	}
 	s.minder = time.AfterFunc(time.Hour, s.mind)
