@@ -101,7 +101,7 @@ func (w *world) fence(secrets []string, end func()) {
 	go func() { callers.Wait(); close(heard) }()
 	select {
 	case <-heard:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		close(w.toys.done)
 		w.Error("calls that wait were not woken")
 	}
