@@ -198,7 +198,7 @@ func store(b *testing.B, d *db.DB, n int) {
 		if err := addWorkspace(tx, workspaceRow{id: ws, webhookSecret: []byte{0}, alertSecret: []byte{0}, rev: 1}); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(sqlUserAdd, user, user, user, 1); err != nil {
+		if _, err := tx.Exec(sqlUserAdd, user, user, user, 0, 1); err != nil {
 			return err
 		}
 		return addMembership(tx, memberRow{workspace: ws, user: user, role: RoleAdmin, rev: 1})
@@ -214,7 +214,7 @@ func store(b *testing.B, d *db.DB, n int) {
 				return err
 			}
 			_, err = tx.Exec(numbers+`INSERT INTO secrets (`+secretCols+`) SELECT '' || (10000000 + i), 'key_' || (100000000000 + i), 1, 'unstuck', ?3, 1, 'current', 0, 1, NULL, 1,
-				'{"operation":"execution.claim","door":"rest","ip":"192.0.2.7","user_agent":"python-httpx/0.28","code":""}' FROM n`, at, at+chunk, hash)
+				'{"operation":"execution.claim","door":"rest","ip":"192.0.2.7","user_agent":"python-httpx/0.28","code":""}', '' FROM n`, at, at+chunk, hash)
 			return err
 		})
 	}
