@@ -62,6 +62,7 @@ func TestExecutionPlans(t *testing.T) {
 		check("executions_deadline", sqlNextDeadline)
 		check("executions_deadline", sqlDeadlines, sweepMost)
 		check("evidence", sqlEvidenceLast, 1, "e")
+		uses("executions", append(scans, "executions_ready"), sqlClaim, names, names, "key", "worker", 1, "", false, 2)
 		for index, in := range map[string]executionListInput{
 			"executions_cue": {CueID: op.Some("c")}, "executions_status": {Status: op.Some("failed")}, "executions_worker": {WorkerID: op.Some("w")},
 		} {

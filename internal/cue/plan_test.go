@@ -40,7 +40,7 @@ func TestSchedulerPlans(t *testing.T) {
 func explain(f *fixture, query string, args ...any) string {
 	f.Helper()
 	var out strings.Builder
-	f.must(f.db.View(f.Context(), func(tx *db.Tx) error {
+	f.must(f.db.Update(f.Context(), func(tx *db.Tx) error {
 		prefix := "EXPLAIN QUERY PLAN "
 		if tx.Postgres() {
 			prefix = "EXPLAIN "

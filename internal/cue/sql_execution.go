@@ -4,10 +4,10 @@ package cue
 // must be repeated word for word for a database to use them; readyE and readyX are the same for tables named e and x.
 
 const (
-	offered = `status IN ('pending', 'retry_ready') AND `
-	ready   = offered + `transport = 'worker'`
-	readyE  = `e.` + offered + `e.transport = 'worker'`
-	readyX  = `x.` + offered + `x.transport = 'worker'`
+	offered = `status IN ('pending', 'retry_ready')`
+	ready   = offered + ` AND transport = 'worker'`
+	readyE  = `e.` + offered + ` AND e.transport = 'worker'`
+	readyX  = `x.` + offered + ` AND x.transport = 'worker'`
 )
 
 // executionColumns are what execution.scan reads, from executions e joined with their cues c; executionListed are the same with
@@ -95,10 +95,11 @@ const (
 
 	sqlLeasesOfRequest = `SELECT ` + leaseColumns + executionsAndCues + `WHERE e.claimed_key = ?1 AND e.claimed_worker = ?2
 		AND e.claim_request = ?3 AND e.status = 'delivering' AND e.lease_until > ?4 ORDER BY e.scheduled_for, e.id`
+	// Its condition is not `ready`, which would let a database without statistics read all of that index.
 	sqlClaim = `UPDATE executions SET status = 'delivering', attempts = attempts + 1, claimed_key = ?3, claimed_worker = ?4,
 		claimed_at = ?5, started_at = ?5, last_attempt_at = ?5, last_heartbeat = NULL, claim_request = ?6, lease_token = r.token,
 		lease_bare = ?7, lease_until = ?8, deadline = ?8, updated_at = ?5
-		FROM @rows(id TEXT ?1, token TEXT ?2) AS r WHERE executions.id = r.id AND ` + ready
+		FROM @rows(id TEXT ?1, token TEXT ?2) AS r WHERE executions.id = r.id AND ` + offered
 	sqlGiveBack = `UPDATE executions SET status = 'pending', attempts = attempts - 1, claimed_key = '', claimed_worker = '',
 		claimed_at = NULL, started_at = NULL, claim_request = '', lease_token = '', lease_until = NULL, deadline = ?4, updated_at = ?3
 		WHERE id = ?1 AND lease_token = ?2 AND status = 'delivering'`
