@@ -94,7 +94,7 @@ const (
 	leaseColumns = workColumns + `, e.lease_token, e.lease_until`
 
 	sqlLeasesOfRequest = `SELECT ` + leaseColumns + executionsAndCues + `WHERE e.claimed_key = ?1 AND e.claimed_worker = ?2
-		AND e.claim_request = ?3 AND e.status = 'delivering' AND e.lease_until > ?4 ORDER BY e.scheduled_for, e.id`
+		AND e.claim_request = ?3 AND e.status = 'delivering' AND e.transport = 'worker' AND e.lease_until > ?4 ORDER BY e.scheduled_for, e.id`
 	// Its condition is not `ready`, which would let a database without statistics read all of that index.
 	sqlClaim = `UPDATE executions SET status = 'delivering', attempts = attempts + 1, claimed_key = ?3, claimed_worker = ?4,
 		claimed_at = ?5, started_at = ?5, last_attempt_at = ?5, last_heartbeat = NULL, claim_request = ?6, lease_token = r.token,
@@ -166,7 +166,7 @@ const (
 	sqlBareRenew = `UPDATE executions SET last_heartbeat = ?3, updated_at = ?3,
 			lease_until = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END,
 			deadline = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END
-		WHERE claimed_key = ?1 AND claimed_worker = ?2 AND status = 'delivering' AND lease_bare = 1
+		WHERE claimed_key = ?1 AND claimed_worker = ?2 AND status = 'delivering' AND transport = 'worker' AND lease_bare = 1
 			AND lease_until > ?3 AND lease_until < claimed_at + ?5 AND lease_until < ?4`
 )
 

@@ -140,7 +140,7 @@ CREATE INDEX executions_ready_cue ON executions (cue_id, scheduled_for, id) WHER
 
 -- What the clock ends: work that nobody takes, leases that nobody renews. And what one worker of one key holds.
 CREATE INDEX executions_deadline ON executions (deadline) WHERE deadline IS NOT NULL;
-CREATE INDEX executions_held ON executions (claimed_key, claimed_worker, claim_request) WHERE status = 'delivering';
+CREATE INDEX executions_held ON executions (claimed_key, claimed_worker, claim_request) WHERE status = 'delivering' AND transport = 'worker';
 
 -- Append-only; version 1 is what came with the outcome. Every row covers the one before. The time of the outcome leads the key,
 -- so that the rows of many executions are written side by side.
