@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"net/http/httptest"
 	"os/exec"
 	"strings"
@@ -87,6 +88,9 @@ func TestDeliveryForStandardWebhooks(t *testing.T) {
 func TestDeliveryToPython(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("needs python3")
+		}
 		t.Skip("needs python3")
 	}
 	s, h := allowing(t, "127.0.0.1"), newHooks(t)
