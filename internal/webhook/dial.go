@@ -25,7 +25,6 @@ type Policy struct {
 const (
 	dialTimeout  = 10 * time.Second // for all addresses of a name together
 	minDialShare = 2 * time.Second  // that one of several addresses gets at least
-	maxPerHost   = 256              // connections to one host that are kept for the next request
 	maxIdle      = 2048             // connections kept altogether
 	maxHeader    = 64 << 10         // bytes in the header of a reply
 )
@@ -75,7 +74,7 @@ func (g *gate) client() *http.Client {
 			ForceAttemptHTTP2:      true,
 			DisableCompression:     true, // a reply of 64 KiB stays one
 			MaxIdleConns:           maxIdle,
-			MaxIdleConnsPerHost:    maxPerHost,
+			MaxIdleConnsPerHost:    maxIdle, // one proxy may stand before all receivers
 			IdleConnTimeout:        60 * time.Second,
 			TLSHandshakeTimeout:    dialTimeout,
 			MaxResponseHeaderBytes: maxHeader,

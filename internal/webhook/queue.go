@@ -103,9 +103,10 @@ type queue struct {
 	idleMax    int // endpoints that are remembered while nothing is to be sent to them
 	workspaces map[string]*workspace
 	endpoints  map[endpointKey]*endpoint
-	idle       list.List // of *endpoint, the one that was used last in front
-	watched    list.List // of *attempt that are counted as proven, in the order in which they began
-	pressed    bool      // somebody had to wait for a place among the proven
+	idle       list.List     // of *endpoint, the one that was used last in front
+	watched    list.List     // of *attempt that are counted as proven, in the order in which they began
+	pressed    bool          // somebody had to wait for a place among the proven
+	usual      time.Duration // what attempts take that stay proven, about: on a busy machine all take longer
 	ready      [lanes]fifo[*workspace]
 	first      lane // that is looked at first for the next attempt
 	inFlight   [lanes]int
@@ -260,7 +261,7 @@ func (q *queue) look() time.Time {
 	}
 	patience := slowAfter
 	if q.pressed {
-		patience = slowPressed
+		patience = min(max(slowPressed, 4*q.usual), slowAfter)
 	}
 	return q.watched.Front().Value.(*attempt).began.Add(patience)
 }
@@ -286,6 +287,7 @@ func (q *queue) finish(a *attempt, res *Result, now time.Time) (rest time.Durati
 	e, w := a.endpoint, a.endpoint.workspace
 	limited := e.inFlight >= e.window && e.queue.len() > 0
 	if a.watched != nil {
+		q.usual += (res.Took - q.usual) / 16
 		q.watched.Remove(a.watched)
 	}
 	e.inFlight--

@@ -13,7 +13,8 @@ type Options struct {
 	// Client sends: Policy.Client's, or one with a transport of a test's own. Of it only the transport is used.
 	Client *http.Client
 	// Done gets what became of jobs, in batches: all that ended while it was at the last. It is called from one goroutine; while
-	// it works, attempts go on until 4096 results wait for it.
+	// it works, attempts go on until 4096 results wait for it. The slice is the sender's again when it returns. It may Offer, but
+	// not Stop.
 	Done func([]Result)
 	// Now is the time that goes into signatures, and that dates in Retry-After are measured by; default time.Now. Durations
 	// are measured by the machine's steady clock, which no correction of the time moves.

@@ -247,6 +247,28 @@ func TestTotal(t *testing.T) {
 	})
 }
 
+// TestSaturation: when all receivers answer more slowly the more they are asked at once, as when one machine is behind them, no more
+// is sent at once than the proven may: waiting for a place there does not make slow what is usual.
+func TestSaturation(t *testing.T) {
+	var w *world
+	busy := func(*http.Request) (int, time.Duration) {
+		return 200, time.Duration(w.count(&w.all)) * 300 * time.Microsecond
+	}
+	in(t, Options{}, busy, func(world *world) {
+		w = world
+		for i := range 5000 {
+			w.offer("w", fmt.Sprint("h", i%100), "j")
+		}
+		<-time.After(time.Minute)
+		if n := w.count(&w.allMost); n < 128 || n > 512 {
+			t.Errorf("%d at once", n)
+		}
+		if n := len(w.take()); n != 5000 {
+			t.Errorf("%d results", n)
+		}
+	})
+}
+
 // TestRest: five faults in a row, then nothing for five seconds, one request to see, twice as long, and back to normal.
 func TestRest(t *testing.T) {
 	status := 503

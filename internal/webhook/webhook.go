@@ -41,7 +41,7 @@
 // How many requests may be on their way to one endpoint is its window: it starts at one, grows by one with each answer that
 // made another wait, and falls to one with a fault. What is on its way altogether is counted in two lanes: endpoints
 // that answered swiftly the last time are proven, all others doubtful, and an attempt that takes longer than a second, or
-// 50 ms when others wait for its place, counts as doubtful from then on. Those that hang therefore fill the doubtful lane,
+// 50 ms (at least four times what is usual) when others wait for its place, counts as doubtful from then on. Those that hang therefore fill the doubtful lane,
 // never the other. In either lane a workspace may hold as many places as are free, so that there is always one for a newcomer.
 //
 // After five faults in a row (no connection, no answer in time, 5xx) an endpoint rests: nothing is sent to it for five seconds,
