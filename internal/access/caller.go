@@ -19,7 +19,7 @@ type Caller struct {
 	grant grant         // as it was verified; what it may do now is in perms
 	perms atomic.Uint64 // permSet
 	addr  netip.Addr    // the address that counts, after trusted proxies; invalid for a local socket
-	over  bool          // over the rate limit; only operations declared Lenient see such callers
+	over  bool          // over the rate limit; only a Lenient operation, and a key that leaves, is let through then
 }
 
 type callerKey struct{}

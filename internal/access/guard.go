@@ -77,7 +77,8 @@ func (a *Access) turnAway(ctx context.Context, c *op.Call, g grant, why standing
 	return a.ended(why, 0)
 }
 
-// count takes the call into the limits of the key's chain and workspace.
+// count takes the call into the limits of the key's chain and workspace. Over the limit it is let through when the operation decides
+// itself, or the key leaves (KEYS 4); unless that succeeds, it is answered as every call over the limit.
 func (c *Caller) count(now int64) error {
 	if c.call.Uncounted {
 		return nil
@@ -87,10 +88,7 @@ func (c *Caller) count(now int64) error {
 	switch {
 	case t.wait == 0:
 		return nil
-	case c.leaves():
-		c.grant.key.force(now)
-		return nil
-	case c.call.Lenient:
+	case c.call.Lenient, c.leaves():
 		c.over, c.call.Late = true, tooMany(t)
 		return nil
 	}
@@ -127,7 +125,8 @@ func (a *Access) Done(ctx context.Context, c *op.Call, err *op.Error) {
 	if caller == nil {
 		return
 	}
-	if caller.over && err == nil { // whatever else a call over the limit came to is a 429, which counts nothing
+	// Over the limit a report counts when it passed. A key that left counts nothing: it calls no more, and others are not to wait for it.
+	if caller.over && err == nil && !caller.leaves() {
 		caller.grant.key.force(a.now())
 	}
 	if c.Needs != op.Public { // for which nobody had to be authenticated

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -187,6 +188,50 @@ func TestReportsAreNotLost(t *testing.T) {
 		w.must(secret, "execution.claim", nil)
 		w.refused(RateLimitExceeded, secret, "execution.claim", nil)
 	})
+}
+
+// TestLeavingCountsForNobody: a key over its limit that revokes itself is let through and takes nothing from its workspace; whatever it
+// sends besides is a 429 as every call, and counts nothing either.
+func TestLeavingCountsForNobody(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.must(w.admin, "workspace.update", in{"rate_limit_per_minute": 40})
+		parent, parentID := w.key("keys:write keys:read cues:read", in{"restrictions": in{"rate_per_minute": 2}})
+		secret, _ := w.keyBy(parent, "cues:read")
+		w.must(secret, "cue.list", nil) // the second call under the parent's limit
+		counted := w.windows(secret)
+		for _, bad := range []in{{"id": "self", "reason": 7}, {"id": "self", "unknown": true}, {"id": "self", "reason": strings.Repeat("r", 501)}} {
+			for range 50 {
+				if e := w.refused(RateLimitExceeded, secret, "key.revoke", bad); e.Header.Get("Retry-After") == "" {
+					t.Fatalf("%v", e.Header)
+				}
+			}
+		}
+		w.refused(RateLimitExceeded, secret, "key.revoke", in{"id": parentID})
+		if now := w.windows(secret); now != counted {
+			t.Errorf("calls that count: %s, before %s", now, counted)
+		}
+		w.must(secret, "key.revoke", in{"id": "self"})
+		if now := w.windows(parent); now != counted {
+			t.Errorf("calls that count: %s, before %s", now, counted)
+		}
+		w.refused(KeyRevoked, secret, "key.self", nil)
+		w.must(w.admin, "key.self", nil)
+	})
+}
+
+// windows says how many calls fill the windows of a key's chain, the shared one of the workspace first.
+func (w *world) windows(secret string) string {
+	k := w.keyOf(secret)
+	l := &k.ws().limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := fmt.Sprint(l.all.n)
+	for x := range k.chain() {
+		if r := x.rules.Load(); r != nil && r.calls != nil {
+			out += fmt.Sprint(" ", r.calls.n)
+		}
+	}
+	return out
 }
 
 // TestStrangers are counted by address and never stand in the way of a good key.

@@ -55,7 +55,8 @@ type Call struct {
 	Began time.Time
 	// Header collects what the guard and the operation add to the answer.
 	Header http.Header
-	// Late is what a lenient operation answers when it fails: the guard found the call to be over a limit.
+	// Late is what a call answers that fails for what it sent: the guard found it to be over a limit and let it through all the same.
+	// A failure of the server's own (5xx) stays what it is.
 	Late error
 	// Caller is whatever the guard found out about who calls.
 	Caller any
@@ -153,7 +154,7 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	}
 	ctx = context.WithValue(ctx, callKey{}, c)
 	body, err := s.run(ctx, c)
-	if err != nil && c.Late != nil && AsError(err).Code.Name != AsError(c.Late).Code.Name {
+	if err != nil && c.Late != nil && AsError(err).Code.Status < http.StatusInternalServerError {
 		err = c.Late
 	}
 	res := &Response{Status: o.Status, Header: c.Header, Body: body}
