@@ -90,7 +90,9 @@ func (r *rules) widened(add *rules, drop []string) (*rules, error) {
 		if l.add != nil && *l.have == nil {
 			return nil, op.Invalid("body.add_to."+l.kind, "The key has no such restriction; it is not narrowed in this")
 		}
-		*l.have = distinct(slices.Concat(*l.have, l.add))
+		if l.add != nil {
+			*l.have = distinct(slices.Concat(*l.have, l.add))
+		}
 		if slices.Contains(drop, l.kind) {
 			*l.have = nil
 		}

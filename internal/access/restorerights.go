@@ -2,19 +2,20 @@ package access
 
 import (
 	"slices"
+	"strings"
 
 	"unstuck/internal/db"
 )
 
 // A restored database is older than the one that it replaces, and rev tells how much: every change of a key or a membership raises it, so
-// of the same row the one with the higher rev is the newer one. The replaced database may be what went wrong, though, and whoever could
-// write to it could have given himself more there. So a newer row only takes away.
+// of the same row the one with the higher rev is the newer one; of rows with the same rev that differ nobody can tell. The replaced database may be what went wrong, though, and whoever could
+// write to it could have given himself more there. So such a row only takes away.
 
-// keepNarrow leaves keys no more than the newer rows of another database say.
+// keepNarrow leaves keys no more than the rows of another database say that are not older.
 func (a *Access) keepNarrow(tx *db.Tx, newer []keyRow) (n int, err error) {
 	for _, k := range newer {
 		row, err := readKey(tx, k.workspace, k.id)
-		if isNone(err) || err == nil && (row.revoked != 0 || k.rev <= row.rev) {
+		if isNone(err) || err == nil && (row.revoked != 0 || k.rev < row.rev) {
 			continue
 		}
 		was := row
@@ -73,32 +74,80 @@ func (k *keyRow) within(other keyRow) error {
 	return nil
 }
 
-// and is what two sets of rules allow together. Of lists that have nothing in common it takes the newer one: a list has an entry.
-func (r *rules) and(newer *rules) *rules {
+// and is what two sets of rules allow together: never more than either does. A list that is left without an entry lets nothing through.
+func (r *rules) and(other *rules) *rules {
 	out := rules{}
 	if r != nil {
 		out = *r
 	}
-	for _, l := range [...]struct {
-		have  *[]string
-		newer []string
-	}{{&out.Cues, newer.Cues}, {&out.IPs, newer.IPs}, {&out.Via, newer.Via}, {&out.WorkerIDs, newer.WorkerIDs}} {
-		if l.newer == nil {
-			continue
-		}
-		both := slices.DeleteFunc(slices.Clone(*l.have), func(s string) bool { return !slices.Contains(l.newer, s) })
-		if len(both) == 0 {
-			both = l.newer
-		}
-		*l.have = both
+	out.Cues = inBoth(out.Cues, other.Cues, cuesInBoth)
+	out.IPs = inBoth(out.IPs, other.IPs, netsInBoth)
+	out.Via = inBoth(out.Via, other.Via, same)
+	out.WorkerIDs = inBoth(out.WorkerIDs, other.WorkerIDs, same)
+	if other.RatePerMinute != 0 && (out.RatePerMinute == 0 || other.RatePerMinute < out.RatePerMinute) {
+		out.RatePerMinute = other.RatePerMinute
 	}
-	if newer.RatePerMinute != 0 && (out.RatePerMinute == 0 || newer.RatePerMinute < out.RatePerMinute) {
-		out.RatePerMinute = newer.RatePerMinute
-	}
-	if newer.NotBefore != nil && (out.NotBefore == nil || *newer.NotBefore > *out.NotBefore) {
-		out.NotBefore = newer.NotBefore
+	if other.NotBefore != nil && (out.NotBefore == nil || *other.NotBefore > *out.NotBefore) {
+		out.NotBefore = other.NotBefore
 	}
 	return &out
+}
+
+// inBoth is what two lists allow together; nil is no list, and allows everything. The order is that of the first.
+func inBoth(a, b []string, both func(a, b string) string) []string {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	out := []string{}
+	for _, x := range a {
+		for _, y := range b {
+			if s := both(x, y); s != "" && !slices.Contains(out, s) {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+// same is what two plain entries allow together; "" is nothing.
+func same(a, b string) string {
+	if a == b {
+		return a
+	}
+	return ""
+}
+
+// netsInBoth is the network in which two networks overlap: the smaller one, or none.
+func netsInBoth(a, b string) string {
+	x, errX := parsePrefix(a)
+	y, errY := parsePrefix(b)
+	switch {
+	case errX != nil || errY != nil || !x.Overlaps(y):
+		return ""
+	case x.Bits() >= y.Bits():
+		return a
+	}
+	return b
+}
+
+// cuesInBoth is the pattern of the cues that two patterns match. An id and the beginning of a name have none, whatever the cue is
+// called today: there is no pattern for both, and less is safe.
+func cuesInBoth(a, b string) string {
+	x, y := patternOf(a), patternOf(b)
+	switch {
+	case a == b || y.Any:
+		return a
+	case x.Any:
+		return b
+	case y.Prefix != "" && x.ID == "" && strings.HasPrefix(x.Name+x.Prefix, y.Prefix):
+		return a
+	case x.Prefix != "" && y.ID == "" && strings.HasPrefix(y.Name+y.Prefix, x.Prefix):
+		return b
+	}
+	return ""
 }
 
 // keepRoles demotes and removes the members whom another database had demoted or removed since. One admin stays.

@@ -35,15 +35,15 @@ func (r Restrictions) null() string {
 	return ""
 }
 
-// rules is what restrictions mean, ready to be checked; its JSON is what is stored and shown. A nil *rules restricts nothing. Once
-// published it is not changed.
+// rules is what restrictions mean, ready to be checked; its JSON is what is stored and shown. A nil *rules restricts nothing, and a
+// nil list neither; an empty list, which only a restore makes (rules.and), lets nothing through. Once published it is not changed.
 type rules struct {
-	Cues          []string `json:"cues,omitempty"`
-	IPs           []string `json:"ips,omitempty"`
-	Via           []string `json:"via,omitempty"`
+	Cues          []string `json:"cues,omitzero"`
+	IPs           []string `json:"ips,omitzero"`
+	Via           []string `json:"via,omitzero"`
 	NotBefore     *op.Time `json:"not_before,omitempty"`
 	RatePerMinute int64    `json:"rate_per_minute,omitempty"`
-	WorkerIDs     []string `json:"worker_ids,omitempty"`
+	WorkerIDs     []string `json:"worker_ids,omitzero"`
 
 	nets  []netip.Prefix // what IPs mean
 	calls *ring          // of RatePerMinute; in memory only, guarded by the workspace's limits

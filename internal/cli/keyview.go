@@ -112,14 +112,14 @@ func (d *door) ruleLines(r *rules) [][2]string {
 			}
 		}
 	}
-	add(r.Cues != nil, "cues", strings.Join(r.Cues, ", "))
-	add(r.IPs != nil, "ips", strings.Join(r.IPs, ", "))
-	add(r.Via != nil, "via", strings.ToUpper(strings.Join(r.Via, ", ")))
+	add(r.Cues != nil, "cues", firstOf(strings.Join(r.Cues, ", "), "none"))
+	add(r.IPs != nil, "ips", firstOf(strings.Join(r.IPs, ", "), "none"))
+	add(r.Via != nil, "via", firstOf(strings.ToUpper(strings.Join(r.Via, ", ")), "none"))
 	add(r.RatePerMinute != 0, "rate_per_minute", fmt.Sprintf("%d calls a minute", r.RatePerMinute))
 	if r.NotBefore != nil {
 		add(true, "not_before", d.moment(*r.NotBefore))
 	}
-	add(r.WorkerIDs != nil, "worker_ids", strings.Join(r.WorkerIDs, ", "))
+	add(r.WorkerIDs != nil, "worker_ids", firstOf(strings.Join(r.WorkerIDs, ", "), "none"))
 	return out
 }
 

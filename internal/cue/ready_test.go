@@ -101,6 +101,11 @@ func TestRetryReadyIsClaimable(t *testing.T) {
 // A restriction as SQL says what it says in Go, for any patterns and names.
 func TestRestrictionInSQL(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
+		none := &where{}
+		none.seen([][]access.Pattern{{}}) // a list without entries lets nothing through
+		if n := f.number("SELECT count(*) FROM (SELECT CAST("+none.arg("cue_1")+" AS TEXT) AS id, CAST("+none.arg("a")+" AS TEXT) AS name) AS c"+none.String(), none.args...); n != 0 {
+			t.Error("a list without entries lets a cue through")
+		}
 		letters := rapid.StringOfN(rapid.SampledFrom([]rune("ab-*é\uD7FF\U0010FFFF")), 0, 4, -1)
 		rapid.Check(t, func(rt *rapid.T) {
 			name, pattern := letters.Draw(rt, "name"), strings.ReplaceAll(letters.Draw(rt, "pattern"), "*", "")
