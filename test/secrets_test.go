@@ -171,7 +171,7 @@ func (p *spy) reported() {
 func (p *spy) panics(t *testing.T) {
 	log := slog.New(slog.NewJSONHandler(logWriter{&p.said}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	type in struct {
-		Key access.SecretText `json:"key"`
+		Key access.SecretText `json:"key" secrets:"may"`
 	}
 	make := func(name string, value func(context.Context, in) any) *op.Operation {
 		return op.Define(op.Spec{Name: "panic." + name, Route: "POST /v1/panic/" + name, Needs: op.AnyKey, Effect: op.Write, Unaudited: true, May: "panic", Doc: "Panic"},

@@ -159,8 +159,23 @@ func parseSecret(text string) (Secret, bool) {
 	return secretOf(text), true
 }
 
-// tailForm finds where a key ends: everything but its prefix.
-var tailForm = regexp.MustCompile(`_[0-9A-Za-z]{49}_[0-9a-f]{8}`)
+// nextTail finds the next place where all of a key but its prefix stands, by its form; -1 when there is none. It looks at nothing but
+// underscores until two of them are as far apart as in a key, because it reads all that is ever sent.
+func nextTail(text string, from int) int {
+	for at := from; ; at++ {
+		i := strings.IndexByte(text[at:], '_')
+		if at += i; i < 0 || at+1+tailLen > len(text) {
+			return -1
+		}
+		second := at + 1 + randomChars + checkChars
+		if text[second] != '_' || strings.Trim(text[at+1:second], base62) != "" {
+			continue
+		}
+		if _, ok := parseDigits(text[second+1 : second+1+digitChars]); ok {
+			return at
+		}
+	}
+}
 
 // Redact replaces every genuine key in a text by its redacted form and says how many there were. A handler that prints its
 // environment sends its key to be stored; what is stored must not hold it.
@@ -168,11 +183,11 @@ func Redact(text string) (string, int) {
 	var out strings.Builder
 	n, done := 0, 0
 	for at := 0; ; {
-		tail := tailForm.FindStringIndex(text[at:])
-		if tail == nil {
+		begin := nextTail(text, at)
+		if begin < 0 {
 			break
 		}
-		begin, end := at+tail[0], at+tail[1]
+		end := begin + 1 + tailLen
 		at = begin + 1
 		if s, front, ok := secretEnding(text[done:begin], text[done:end]); ok {
 			out.WriteString(text[done : done+front])

@@ -168,11 +168,40 @@ func TestRedact(t *testing.T) {
 		{"in an environment", "A=1\nUNSTUCK_API_KEY=" + a.Reveal() + "\nB=2", "A=1\nUNSTUCK_API_KEY=" + a.Redacted() + "\nB=2", 1},
 		{"behind an escape", `line\n` + a.Reveal() + `\n`, `line\n` + a.Redacted() + `\n`, 1},
 		{"two in a row", a.Reveal() + b.Reveal() + "!", a.Redacted() + b.Redacted() + "!", 2},
+		{"with a tail in its prefix", "a_" + strings.Repeat("x", 49) + "_" + a.Reveal(), "a_" + strings.Repeat("x", 49) + "_" + a.Redacted(), 1},
+		{"underscores", strings.Repeat("_", 200), strings.Repeat("_", 200), 0},
+		{"cut", a.Reveal()[:len(a.Reveal())-1], a.Reveal()[:len(a.Reveal())-1], 0},
 		{"one thing twice", b.Reveal() + " " + b.Reveal(), b.Redacted() + " " + b.Redacted(), 2},
 	} {
 		if got, n := Redact(test.text); got != test.want || n != test.n {
 			t.Errorf("%s: %q, %d", test.name, got, n)
 		}
+	}
+}
+
+// A tail is found where a regular expression finds it.
+func TestNextTailProperty(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`_[0-9A-Za-z]{49}_[0-9a-f]{8}`)
+	rapid.Check(t, func(t *rapid.T) {
+		part := rapid.SampledFrom([]string{"_", "__", strings.Repeat("Z9a", 16) + "q", strings.Repeat("x", 50), "0123abcd", "0123abcD", "é", "-"})
+		text := strings.Join(rapid.SliceOfN(part, 0, 12).Draw(t, "parts"), "")
+		from := rapid.IntRange(0, len(text)).Draw(t, "from")
+		want := -1
+		if at := form.FindStringIndex(text[from:]); at != nil {
+			want = from + at[0]
+		}
+		if got := nextTail(text, from); got != want {
+			t.Fatalf("%q from %d: %d, want %d", text, from, got, want)
+		}
+	})
+}
+
+func BenchmarkRedact(b *testing.B) {
+	text := strings.Repeat("snake_case and some more words, ", 1<<20/32)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		Redact(text)
 	}
 }
 

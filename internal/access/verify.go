@@ -14,7 +14,7 @@ import (
 
 // keyVerify is the input of key.verify. Nothing of it is logged or sent back.
 type keyVerify struct {
-	Key        SecretText     `json:"key" doc:"the key that somebody presented to you"`
+	Key        SecretText     `json:"key" secrets:"may" doc:"the key that somebody presented to you"`
 	Permission string         `json:"permission" doc:"what it must be allowed to do, such as cues:fire"`
 	Cue        op.Opt[string] `json:"cue" doc:"the cue that it is about: id"`
 	IP         op.Opt[string] `json:"ip" doc:"the address that it came from; without it a key that is restricted to addresses does not pass"`

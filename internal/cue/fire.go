@@ -90,7 +90,7 @@ func (in *fireInput) payload(stored string) (string, error) {
 		return stored, nil
 	}
 	payload := in.Override.Val
-	if err := checkPayload("payload_override", payload); err != nil {
+	if err := checkPayload(payload); err != nil {
 		return "", err
 	}
 	if in.Strategy == "merge" {

@@ -140,7 +140,7 @@ func TestPermissions(t *testing.T) {
 			"cue.get": {read, write}, "cue.list": {read, write}, "cue.ledger": {read, write}, "usage.get": {read, write},
 			"cue.fire": {write, fire}, "cue.pause": {write}, "cue.resume": {write}, "cue.update": {write}, "cue.create": {write}, "cue.delete": {write},
 		} {
-			for _, key := range []string{read, write, worker, fire} {
+			for i, key := range []string{read, write, worker, fire} {
 				args := input{"id": id}
 				switch call {
 				case "cue.create":
@@ -148,7 +148,7 @@ func TestPermissions(t *testing.T) {
 				case "usage.get", "cue.list":
 					args = nil
 				case "cue.delete":
-					args = input{"id": f.cue("to delete "+key, "0 0 1 1 *")}
+					args = input{"id": f.cue(fmt.Sprint("to delete ", i), "0 0 1 1 *")}
 				}
 				if slices.Contains(may, key) {
 					f.ok(key, call, args)

@@ -10,21 +10,22 @@ import (
 	"unstuck/internal/op"
 )
 
+// reportInput is a report. Keys in what a worker says are hidden, not refused: a refused report is lost work.
 type reportInput struct {
 	ID         string             `json:"id" doc:"id of the execution"`
 	Header     op.Opt[string]     `header:"X-Worker-Id" doc:"the worker that reports"`
 	WorkerID   op.Opt[string]     `json:"worker_id" doc:"the same, in the body"`
 	LeaseToken op.Opt[string]     `json:"lease_token" doc:"from the claim; without it workers that share a key cannot be told apart"`
 	Success    bool               `json:"success"`
-	Result     op.Opt[string]     `json:"result" nul:"replace" doc:"what came out; kept to 16,384 characters"`
-	Error      op.Opt[string]     `json:"error" nul:"replace" doc:"what went wrong; kept to 16,384 characters"`
-	Metadata   op.Opt[op.Object]  `json:"metadata" doc:"anything else; up to 64 KiB of JSON"`
-	ExternalID op.Opt[string]     `json:"external_id" max:"500" nul:"replace" doc:"what another system calls the result"`
-	ResultURL  op.Opt[string]     `json:"result_url" format:"url" doc:"where the result is"`
-	ResultRef  op.Opt[string]     `json:"result_ref" max:"500" nul:"replace"`
-	ResultType op.Opt[string]     `json:"result_type" max:"100" nul:"replace"`
-	Summary    op.Opt[string]     `json:"summary" nul:"replace" doc:"one sentence for people; kept to 500 characters"`
-	Artifacts  op.Opt[[]op.Value] `json:"artifacts" doc:"any list of things that prove it"`
+	Result     op.Opt[string]     `json:"result" secrets:"may" nul:"replace" doc:"what came out; kept to 16,384 characters"`
+	Error      op.Opt[string]     `json:"error" secrets:"may" nul:"replace" doc:"what went wrong; kept to 16,384 characters"`
+	Metadata   op.Opt[op.Object]  `json:"metadata" secrets:"may" doc:"anything else; up to 64 KiB of JSON"`
+	ExternalID op.Opt[string]     `json:"external_id" secrets:"may" max:"500" nul:"replace" doc:"what another system calls the result"`
+	ResultURL  op.Opt[string]     `json:"result_url" secrets:"may" format:"url" doc:"where the result is"`
+	ResultRef  op.Opt[string]     `json:"result_ref" secrets:"may" max:"500" nul:"replace"`
+	ResultType op.Opt[string]     `json:"result_type" secrets:"may" max:"100" nul:"replace"`
+	Summary    op.Opt[string]     `json:"summary" secrets:"may" nul:"replace" doc:"one sentence for people; kept to 500 characters"`
+	Artifacts  op.Opt[[]op.Value] `json:"artifacts" secrets:"may" doc:"any list of things that prove it"`
 }
 
 type reportOutput struct {
@@ -62,13 +63,13 @@ type evidenceInput struct {
 	Header     op.Opt[string]     `header:"X-Worker-Id" doc:"the worker that adds"`
 	WorkerID   op.Opt[string]     `json:"worker_id" doc:"the same, in the body"`
 	LeaseToken op.Opt[string]     `json:"lease_token" doc:"from the last claim"`
-	ExternalID op.Opt[string]     `json:"external_id" max:"500" nul:"replace"`
-	ResultURL  op.Opt[string]     `json:"result_url" format:"url"`
-	ResultRef  op.Opt[string]     `json:"result_ref" max:"500" nul:"replace"`
-	ResultType op.Opt[string]     `json:"result_type" max:"100" nul:"replace"`
-	Summary    op.Opt[string]     `json:"summary" nul:"replace" doc:"kept to 500 characters"`
-	Artifacts  op.Opt[[]op.Value] `json:"artifacts"`
-	Metadata   op.Opt[op.Object]  `json:"metadata" doc:"replaces the metadata of before"`
+	ExternalID op.Opt[string]     `json:"external_id" secrets:"may" max:"500" nul:"replace"`
+	ResultURL  op.Opt[string]     `json:"result_url" secrets:"may" format:"url"`
+	ResultRef  op.Opt[string]     `json:"result_ref" secrets:"may" max:"500" nul:"replace"`
+	ResultType op.Opt[string]     `json:"result_type" secrets:"may" max:"100" nul:"replace"`
+	Summary    op.Opt[string]     `json:"summary" secrets:"may" nul:"replace" doc:"kept to 500 characters"`
+	Artifacts  op.Opt[[]op.Value] `json:"artifacts" secrets:"may"`
+	Metadata   op.Opt[op.Object]  `json:"metadata" secrets:"may" doc:"replaces the metadata of before"`
 }
 
 type evidenceOutput struct {

@@ -15,6 +15,7 @@ type idle struct{}
 
 func (idle) Admit(ctx context.Context, _ *op.Call) (context.Context, error) { return ctx, nil }
 func (idle) Permit(context.Context, *op.Call) error                         { return nil }
+func (idle) Fault(string) string                                            { return "" }
 func (idle) Done(context.Context, *op.Call, *op.Error)                      {}
 
 type thing struct {

@@ -68,6 +68,9 @@ type Guard interface {
 	Admit(ctx context.Context, c *Call) (context.Context, error)
 	// Permit checks the permission and what restrictions can be checked without knowing an object.
 	Permit(ctx context.Context, c *Call) error
+	// Fault says why a text may not be taken in, because it holds a secret where none belongs; "" when it may. It is asked about
+	// every text of every input but those that Field.Secrets frees, and does not repeat the text.
+	Fault(text string) string
 	// Done hears how the call ended (nil: success), also when Admit refused it. It may add headers.
 	Done(ctx context.Context, c *Call, err *Error)
 }
@@ -197,7 +200,7 @@ func (s *Set) run(ctx context.Context, c *Call) (body []byte, err error) {
 		return nil, ConfirmationGone.Msg("This action is destructive. Set X-Confirm-Destructive: true header to confirm.")
 	}
 	in := reflect.New(c.In)
-	if err := c.decode(in.Elem(), doc); err != nil {
+	if err := c.decode(in.Elem(), doc, s.guard.Fault); err != nil {
 		return nil, err
 	}
 	out, err := c.Operation.run(ctx, in.Interface())
@@ -242,12 +245,12 @@ func (c *Call) parseBody() (*node, error) {
 	return n, nil
 }
 
-// decode fills the operation's input and collects everything that does not fit, in the order of declaration.
-func (c *Call) decode(in reflect.Value, body *node) error {
+// decode fills the operation's input and collects everything that does not fit, in the order of declaration. refuse is Guard.Fault.
+func (c *Call) decode(in reflect.Value, body *node, refuse func(string) string) error {
 	if len(c.plan().fields) == 0 && body == nil {
 		return nil
 	}
-	var bad faults
+	bad := faults{refuse: refuse}
 	whole := c.bodyFault(body) // of the body as a whole, noted where its first field is declared
 	if len(c.plan().body) == 0 && whole != "" {
 		bad.noteAt(InBody, whole)

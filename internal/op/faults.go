@@ -2,6 +2,7 @@ package op
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,8 +18,9 @@ type Violation struct {
 
 // faults collects what does not fit. It knows the place that is being read, and spells it out only when something is wrong there.
 type faults struct {
-	list []Violation
-	path []step
+	list   []Violation
+	path   []step
+	refuse func(text string) string // Guard.Fault; nil takes every text in
 }
 
 // step is one part of a place: the index of a list entry, or a name, whose index is -1.
@@ -51,6 +53,23 @@ func (b *faults) noteAt(where Place, message string) {
 	b.enter(string(where))
 	b.note("%s", message)
 	b.leave()
+}
+
+// refused notes a text that the guard does not let in, and says whether it is one.
+func (b *faults) refused(text string) bool {
+	if b.refuse == nil {
+		return false
+	}
+	why := b.refuse(text)
+	if why != "" {
+		b.note("Value error, %s", why)
+	}
+	return why != ""
+}
+
+// refusedIn is refused for the first such text in a JSON value, names of members included.
+func (b *faults) refusedIn(n *node) bool {
+	return n.kind == kindString && b.refused(n.str) || slices.ContainsFunc(n.keys, b.refused) || slices.ContainsFunc(n.kids, b.refusedIn)
 }
 
 func (b *faults) place() string {

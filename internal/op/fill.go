@@ -25,9 +25,9 @@ type reader struct {
 func readerOf(t reflect.Type, b bounds) (reader, error) {
 	switch t {
 	case reflect.TypeFor[Object]():
-		return reader{fillRaw(true), plainSchema("object")}, nil
+		return reader{fillRaw(true, b), plainSchema("object")}, nil
 	case reflect.TypeFor[Value]():
-		return reader{fillRaw(false), plainSchema("")}, nil
+		return reader{fillRaw(false, b), plainSchema("")}, nil
 	case reflect.TypeFor[Time](), reflect.TypeFor[OffsetTime]():
 		return reader{fillTime, stringSchema("date-time", b)}, nil
 	}
@@ -61,13 +61,14 @@ func fillOptional(inner filler) filler {
 	}
 }
 
-func fillRaw(object bool) filler {
+func fillRaw(object bool, b bounds) filler {
 	return func(v reflect.Value, n *node, bad *faults) {
-		if object && n.kind != kindObject {
+		switch {
+		case object && n.kind != kindObject:
 			bad.note("Input should be a valid dictionary")
-			return
+		case b.secrets || !bad.refusedIn(n):
+			v.SetBytes(slices.Clone(n.raw))
 		}
-		v.SetBytes(slices.Clone(n.raw))
 	}
 }
 
@@ -79,6 +80,9 @@ func fillString(b bounds) filler {
 			} else {
 				bad.note("Input should be a valid string")
 			}
+			return
+		}
+		if !b.secrets && bad.refused(n.str) {
 			return
 		}
 		s, msg := b.checkString(n.str)
@@ -256,7 +260,7 @@ func mapOf(t reflect.Type, b bounds) (reader, error) {
 	if t.Key().Kind() != reflect.String {
 		return reader{}, fmt.Errorf("inputs cannot have the type %v: its keys are not strings", t)
 	}
-	of, err := readerOf(t.Elem(), bounds{closed: b.closed})
+	of, err := readerOf(t.Elem(), bounds{closed: b.closed, secrets: b.secrets})
 	if err != nil {
 		return reader{}, err
 	}
@@ -269,6 +273,9 @@ func mapOf(t reflect.Type, b bounds) (reader, error) {
 		for i, key := range n.keys {
 			if strings.IndexByte(key, 0) >= 0 {
 				bad.note("Keys should not contain the NUL character")
+				continue
+			}
+			if bad.refused(key) {
 				continue
 			}
 			val := reflect.New(t.Elem()).Elem()

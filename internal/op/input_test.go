@@ -106,6 +106,57 @@ func TestCoercions(t *testing.T) {
 	}
 }
 
+// A text that the guard does not let in is refused wherever it stands, and never repeated; a field may be freed from that.
+func TestTextsThatTheGuardRefuses(t *testing.T) {
+	type inner struct {
+		Word string `json:"word"`
+	}
+	type in struct {
+		ID    string            `json:"id"`
+		Agent op.Opt[string]    `header:"X-Agent"`
+		Words []string          `json:"words" default:"[]"`
+		Map   map[string]string `json:"map" default:"{}"`
+		Any   op.Value          `json:"any" default:"null"`
+		Doc   op.Object         `json:"doc" default:"{}"`
+		Part  op.Opt[inner]     `json:"part"`
+		Kind  op.Opt[string]    `json:"kind" enum:"a|b"`
+		Freed map[string]string `json:"freed" default:"{}" secrets:"may"`
+		Also  op.Opt[op.Value]  `json:"also" secrets:"may"`
+	}
+	const no = ": Value error, no secrets here"
+	route := func(s *op.Spec) { s.Route = "POST /v1/things/{id}" }
+	for sent, want := range map[string][]string{
+		`{"words":["a","open sesame","sesame"]}`:              {"body.words.1" + no, "body.words.2" + no},
+		`{"map":{"a":"sesame"}}`:                              {"body.map.a" + no},
+		`{"map":{"sesame":"a"}}`:                              {"body.map" + no},
+		`{"any":"\u0073esame"}`:                               {"body.any" + no},
+		`{"any":[{"b":{"sesame":1}},{"b":"sesame"}]}`:         {"body.any" + no},
+		`{"doc":{"a":[null,1,{"b":"x sesame y"}]}}`:           {"body.doc" + no},
+		`{"part":{"word":"sesame"}}`:                          {"body.part.word" + no},
+		`{"kind":"sesame"}`:                                   {"body.kind" + no},
+		`{"freed":{"sesame":"a"}}`:                            {"body.freed" + no},
+		`{"freed":{"a":"sesame"},"also":{"sesame":"sesame"}}`: nil,
+	} {
+		if diff := cmp.Diff(want, placesOf[in](t, op.Request{Params: map[string]string{"id": "x"}, Body: []byte(sent)}, route)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", sent, diff)
+		}
+	}
+	elsewhere := op.Request{Params: map[string]string{"id": "sesame"}, Header: http.Header{"X-Agent": {"sesame"}}}
+	if diff := cmp.Diff([]string{"path.id" + no, "header.X-Agent" + no}, placesOf[in](t, elsewhere, route)); diff != "" {
+		t.Error(diff)
+	}
+	if got := placesOf[text](t, op.Request{Query: url.Values{"v": {"sesame"}}}, get); len(got) != 1 || got[0] != "query.v"+no {
+		t.Error(got)
+	}
+}
+
+// placesOf sends a request to an operation that takes In and answers what was wrong.
+func placesOf[In any](t *testing.T, r op.Request, changes ...func(*op.Spec)) []string {
+	t.Helper()
+	_, err := read[In](t, r, changes...)
+	return places(err)
+}
+
 func TestMoments(t *testing.T) {
 	const bad = "Input should be a valid datetime or date, "
 	for sent, want := range map[string]string{

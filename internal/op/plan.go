@@ -29,6 +29,7 @@ const (
 //	re:"^…$"         the pattern that a string matches
 //	format:"url"     url, email, uuid, or line: a name, without control characters
 //	nul:"replace"    U+0000 becomes U+FFFD; without it a NUL is a violation
+//	secrets:"may"    a secret may stand in its texts, because that is its meaning or the operation hides it; without it one is a violation
 type Field struct {
 	Name     string
 	In       Place
@@ -38,6 +39,7 @@ type Field struct {
 	Enum     []string
 	Type     reflect.Type // of the value, without Opt or Clear
 	Nullable bool         // null is allowed: it means absent, or clears
+	Secrets  bool         // a secret may stand in its texts, though in no name of a map
 }
 
 // List says whether the field takes several values.
@@ -163,7 +165,7 @@ func compileField(sf reflect.StructField, closed bool) (*field, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.closed = closed
+	b.closed, f.Secrets = closed, b.secrets
 	if f.reader, err = readerOf(f.Type, b); err != nil {
 		return nil, err
 	}
@@ -204,10 +206,11 @@ type bounds struct {
 	format     string
 	replaceNUL bool
 	closed     bool
+	secrets    bool
 }
 
 func readBounds(tag reflect.StructTag, t reflect.Type, enum []string) (bounds, error) {
-	b := bounds{enum: enum, format: tag.Get("format"), replaceNUL: tag.Get("nul") == "replace"}
+	b := bounds{enum: enum, format: tag.Get("format"), replaceNUL: tag.Get("nul") == "replace", secrets: tag.Get("secrets") == "may"}
 	var err error
 	if s, ok := tag.Lookup("min"); ok {
 		b.hasMin = true

@@ -3,6 +3,7 @@ package op_test
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"pgregory.net/rapid"
@@ -25,6 +26,14 @@ func (g *gate) Admit(ctx context.Context, c *op.Call) (context.Context, error) {
 func (g *gate) Permit(context.Context, *op.Call) error {
 	g.steps = append(g.steps, "permit")
 	return g.permit
+}
+
+// Fault refuses texts with a certain word in them.
+func (g *gate) Fault(text string) string {
+	if strings.Contains(text, "sesame") {
+		return "no secrets here"
+	}
+	return ""
 }
 
 func (g *gate) Done(_ context.Context, c *op.Call, err *op.Error) {

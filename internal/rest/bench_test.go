@@ -37,6 +37,7 @@ func (counting) Admit(ctx context.Context, c *op.Call) (context.Context, error) 
 	return ctx, nil
 }
 func (counting) Permit(context.Context, *op.Call) error    { return nil }
+func (counting) Fault(string) string                       { return "" }
 func (counting) Done(context.Context, *op.Call, *op.Error) {}
 
 func guarded() http.Handler {

@@ -42,6 +42,8 @@ func (d *door) Admit(ctx context.Context, c *op.Call) (context.Context, error) {
 
 func (d *door) Permit(context.Context, *op.Call) error { return nil }
 
+func (d *door) Fault(string) string { return "" }
+
 func (d *door) Done(_ context.Context, c *op.Call, _ *op.Error) {
 	if d.done != nil {
 		d.done(c)
