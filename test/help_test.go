@@ -282,6 +282,9 @@ func TestHelpMemberLeaves(t *testing.T) {
 	if !strings.Contains(string(r.Body), key) {
 		t.Errorf("the refusal does not list the key: %s", r.Body)
 	}
+	if r := s.Do(s.First, "DELETE /v1/members/"+id, obj{"keys": "revoke"}); r.Status != 422 || !strings.Contains(string(r.Body), "send it in the query: ?keys=") {
+		t.Errorf("a decision in the body: %d %s", r.Status, r.Body)
+	}
 	s.Must(personal, "GET /v1/keys/self", nil) // refused: nothing changed
 	s.Must(s.First, "DELETE /v1/members/"+id+"?keys=hand_over", nil)
 	wantCode(t, s.Do(personal, "GET /v1/keys/self", nil), 401, "key_revoked")

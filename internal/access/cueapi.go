@@ -108,6 +108,7 @@ type RevokedAuthKey struct {
 // revokeAuthKey refuses to end the last living key that can make keys, as CueAPI does. It is a courtesy to whoever holds that key, not
 // a rule that no other call could break: key.revoke never refuses.
 func (a *Access) revokeAuthKey(ctx context.Context, in keyRef) (RevokedAuthKey, error) {
+	in.ID = From(ctx).idOf(in.ID)
 	if a.table.lastMaker(in.ID, a.now()) {
 		return RevokedAuthKey{}, LastKeyProtected.Msg("This is the last key that can make keys. Make another one first.")
 	}

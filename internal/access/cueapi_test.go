@@ -54,6 +54,7 @@ func TestAccountOfCueAPI(t *testing.T) {
 			t.Errorf("%v", ended)
 		}
 		w.refused(LastKeyProtected, secret, "auth_key.revoke", in{"id": id})
+		w.refused(LastKeyProtected, secret, "auth_key.revoke", in{"id": "self"})
 		w.must(secret, "key.revoke", in{"id": id}) // which never refuses
 	})
 }

@@ -192,9 +192,9 @@ func (c *Caller) othersToo(permission, what string) error {
 
 // keyPreview is the input of key.preview: a key that does not exist yet.
 type keyPreview struct {
-	Scope        op.Opt[string]       `json:"scope" doc:"a named scope"`
-	Permissions  op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
-	Restrictions op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
+	Scope        op.Opt[string]         `json:"scope" doc:"a named scope"`
+	Permissions  op.Opt[[]string]       `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
+	Restrictions op.Clear[Restrictions] `json:"restrictions" doc:"all of them must hold; null is refused"`
 	question
 }
 

@@ -44,7 +44,7 @@ func (a *Access) updateKey(ctx context.Context, in keyUpdate) (out Key, err erro
 	if field := in.null(); field != "" {
 		return out, wouldWiden("Null for " + field)
 	}
-	want, err := newRules(asOpt(in.Restrictions))
+	want, err := newRules(in.Restrictions)
 	if err != nil {
 		return out, err
 	}
@@ -164,7 +164,7 @@ func (in keyUpdate) narrowEnd(row *keyRow, now int64) error {
 	if err != nil {
 		return err
 	}
-	if row.expires != 0 && (end == 0 || end > row.expires) {
+	if later(end, row.expires) {
 		return wouldWiden("A later end")
 	}
 	row.expires = end

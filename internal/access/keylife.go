@@ -19,6 +19,9 @@ func lifetime(in op.Opt[string], at op.Opt[op.Time], def string, now int64) (int
 		if int64(at.Val) <= now {
 			return 0, op.Invalid("body.expires_at", "That moment is past")
 		}
+		if int64(at.Val)-now > maxLifetime {
+			return 0, op.Invalid("body.expires_at", "That is more than 100 years away; for a key without an end send expires_in: never")
+		}
 		return int64(at.Val), nil
 	}
 	text := in.Or(def)
@@ -67,8 +70,11 @@ func endField(at op.Opt[op.Time]) string {
 
 // notAfter refuses an end that was asked for and is later than that of the keys above; above is 0 when they never end.
 func notAfter(end, above int64, at op.Opt[op.Time]) error {
-	if above != 0 && (end == 0 || end > above) {
+	if later(end, above) {
 		return op.Invalid(endField(at), "The key above it ends at %s, and a child cannot live longer", op.Time(above))
 	}
 	return nil
 }
+
+// later says whether an end comes after another; 0 is never.
+func later(end, than int64) bool { return than != 0 && (end == 0 || end > than) }

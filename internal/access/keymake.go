@@ -13,13 +13,13 @@ import (
 
 // keyCreate is the input of key.create. Exactly one of scope and permissions is wanted.
 type keyCreate struct {
-	Name           string               `json:"name" min:"1" max:"100" format:"line" doc:"what the key is for"`
-	Scope          op.Opt[string]       `json:"scope" doc:"a named scope, such as worker"`
-	Permissions    op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
-	Restrictions   op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
-	ExpiresIn      op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
-	ExpiresAt      op.Opt[op.Time]      `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
-	IdempotencyKey op.Opt[string]       `header:"Idempotency-Key" min:"1" max:"255" doc:"repeating the call within ten minutes replaces the secret instead of making a second key"`
+	Name           string                 `json:"name" min:"1" max:"100" format:"line" doc:"what the key is for"`
+	Scope          op.Opt[string]         `json:"scope" doc:"a named scope, such as worker"`
+	Permissions    op.Opt[[]string]       `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
+	Restrictions   op.Clear[Restrictions] `json:"restrictions" doc:"all of them must hold; null is refused"`
+	ExpiresIn      op.Opt[string]         `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
+	ExpiresAt      op.Opt[op.Time]        `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
+	IdempotencyKey op.Opt[string]         `header:"Idempotency-Key" min:"1" max:"255" doc:"repeating the call within ten minutes replaces the secret instead of making a second key"`
 }
 
 // wanted is what a caller asks of a new key, checked.
@@ -74,8 +74,11 @@ func permsAt(at string, names []string) (permSet, error) {
 }
 
 // newRules reads the restrictions of a new key. Null, or none at all, is refused: who names restrictions wants some.
-func newRules(in op.Opt[Restrictions]) (*rules, error) {
-	if !in.Set {
+func newRules(in op.Clear[Restrictions]) (*rules, error) {
+	switch {
+	case in.Null:
+		return nil, op.Invalid("body.restrictions", "Null restricts nothing; name at least one restriction, or leave it out")
+	case !in.Set:
 		return nil, nil
 	}
 	if kind := in.Val.null(); kind != "" {
@@ -186,24 +189,30 @@ func (a *Access) cuesExist(tx *db.Tx, c *Caller, r *rules, at string) error {
 }
 
 // row is the key that is wanted. An end that nobody asked for is cut to that of its maker, with a warning; one that was asked for and
-// is later is refused.
+// is later is refused. Only an integration key that a member makes may outlive its maker: nothing that happens to the personal key
+// touches it (KEYS 1).
 func (w wanted) row(maker rights, now int64) (row keyRow, warning string, err error) {
 	row = keyRow{
 		id: newID(keyPrefix), workspace: maker.key.workspace, user: maker.key.user, kind: w.kind.String(), name: w.name, scope: w.scope,
 		permissions: listText(w.scope, w.perms), restrictions: w.rules.text(), created: now, createdBy: maker.key.user, rev: 1,
 	}
-	if row.expires, err = lifetime(w.expiresIn, w.expiresAt, "1y", now); err != nil || maker.key.kind == personal.String() {
+	if row.expires, err = lifetime(w.expiresIn, w.expiresAt, "1y", now); err != nil {
 		return row, "", err
 	}
-	row.parent = maker.key.id
-	switch err := notAfter(row.expires, maker.expires, w.expiresAt); {
-	case err == nil:
+	byMember := maker.key.kind == personal.String()
+	if !byMember {
+		row.parent = maker.key.id
+	}
+	switch {
+	case byMember && w.kind == integration, !later(row.expires, maker.expires):
 		return row, "", nil
-	case w.expiresIn.Set || w.expiresAt.Set:
-		return row, "", err
+	case !w.expiresIn.Set && !w.expiresAt.Set:
+		row.expires = maker.expires
+		return row, "It ends when the key that made it ends.", nil
+	case byMember:
+		return row, "", op.Invalid(endField(w.expiresAt), "The key that makes it ends at %s, and a personal key does not outlive the one that made it; who manages keys can extend it later", op.Time(maker.expires))
 	}
-	row.expires = maker.expires
-	return row, "It ends when the key that made it ends.", nil
+	return row, "", notAfter(row.expires, maker.expires, w.expiresAt)
 }
 
 // request is how the creation of a key is recognised when it is repeated: by who makes it with which Idempotency-Key, and then by what
@@ -303,19 +312,22 @@ func (a *Access) personalRow(workspace, user, name string) keyRow {
 
 // personalCreate is the input of personal_key.create.
 type personalCreate struct {
-	Name         string               `json:"name" min:"1" max:"100" format:"line" doc:"where it will be used, such as laptop"`
-	Scope        op.Opt[string]       `json:"scope" doc:"a named scope, full when nothing else is said; the key can do no more than its member's role"`
-	Permissions  op.Opt[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope"`
-	Restrictions op.Opt[Restrictions] `json:"restrictions" doc:"all of them must hold"`
-	ExpiresIn    op.Opt[string]       `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
-	ExpiresAt    op.Opt[op.Time]      `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
+	Name         string                 `json:"name" min:"1" max:"100" format:"line" doc:"where it will be used, such as laptop"`
+	Scope        op.Opt[string]         `json:"scope" doc:"a named scope, full when nothing else is said; the key can do no more than its member's role"`
+	Permissions  op.Clear[[]string]     `json:"permissions" min:"1" max:"100" doc:"permissions instead of a named scope; null is refused"`
+	Restrictions op.Clear[Restrictions] `json:"restrictions" doc:"all of them must hold; null is refused"`
+	ExpiresIn    op.Opt[string]         `json:"expires_in" doc:"never, 30d, 90d, 1y (default) or a duration"`
+	ExpiresAt    op.Opt[op.Time]        `json:"expires_at" doc:"its end as a moment, instead of a length of time"`
 }
 
 func (a *Access) createPersonal(ctx context.Context, in personalCreate) (NewKey, error) {
+	if in.Permissions.Null { // it would be full
+		return NewKey{}, op.Invalid("body.permissions", "Null names no permission; name at least one, or leave it out")
+	}
 	if !in.Scope.Set && !in.Permissions.Set {
 		in.Scope = op.Some("full")
 	}
-	w, err := keyCreate{Name: in.Name, Scope: in.Scope, Permissions: in.Permissions, Restrictions: in.Restrictions, ExpiresIn: in.ExpiresIn, ExpiresAt: in.ExpiresAt}.check()
+	w, err := keyCreate{Name: in.Name, Scope: in.Scope, Permissions: asOpt(in.Permissions), Restrictions: in.Restrictions, ExpiresIn: in.ExpiresIn, ExpiresAt: in.ExpiresAt}.check()
 	if err != nil {
 		return NewKey{}, err
 	}

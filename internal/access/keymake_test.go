@@ -28,6 +28,7 @@ func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
 			{"body.scop", in{"name": "x", "scope": "worker", "scop": "full"}},
 			{"body.restrictions.ip", in{"name": "x", "scope": "worker", "restrictions": in{"ip": []string{"10.0.0.0/8"}}}},
 			{"body.restrictions", in{"name": "x", "scope": "worker", "restrictions": in{}}},
+			{"body.restrictions", in{"name": "x", "scope": "worker", "restrictions": nil}},
 			{"body.restrictions.cues", in{"name": "x", "scope": "worker", "restrictions": in{"cues": nil}}},
 			{"body.restrictions.cues", in{"name": "x", "scope": "worker", "restrictions": in{"cues": []string{}}}},
 			{"body.restrictions.cues.0", in{"name": "x", "scope": "worker", "restrictions": in{"cues": []string{""}}}},
@@ -49,6 +50,8 @@ func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
 			{"body.expires_in", in{"name": "x", "scope": "worker", "expires_in": "213503982334602d"}},
 			{"body.expires_at", in{"name": "x", "scope": "worker", "expires_at": "2026-11-24T12:00:00Z"}},
 			{"body.expires_at", in{"name": "x", "scope": "worker", "expires_at": "2027-11-24T12:00:00Z", "expires_in": "1d"}},
+			{"body.expires_at", in{"name": "x", "scope": "worker", "expires_at": "9999-12-31T23:59:59Z"}},
+			{"body.expires_at", in{"name": "x", "scope": "worker", "expires_at": "2126-10-31T12:00:01Z"}}, // 100 years of 365 days, and a second
 		} {
 			w.invalid(test.place, w.admin, "key.create", test.input)
 		}
@@ -203,5 +206,53 @@ func TestRepeatedCreate(t *testing.T) {
 		four := w.must(w.admin, "key.create", in{"name": "y", "scope": "worker", "Idempotency-Key": "three"})
 		w.must(w.admin, "key.revoke", in{"id": four.str("id")})
 		w.refused(KeyEnded, w.admin, "key.create", in{"name": "y", "scope": "worker", "Idempotency-Key": "three"})
+	})
+}
+
+// TestNullRestrictsNothing: wherever a key is made, previewed, narrowed or widened, a null where a restriction belongs is refused: it would
+// give more than whoever sent it meant.
+func TestNullRestrictsNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		maker, id := w.key("keys:write cues:read", in{"restrictions": in{"via": []string{"rest"}}})
+		for _, kind := range kinds {
+			null, at := in{kind: nil}, "body.restrictions."+kind
+			w.invalid(at, w.admin, "key.create", in{"name": "x", "scope": "worker", "restrictions": null})
+			w.invalid(at, maker, "key.create", in{"name": "x", "scope": "worker", "restrictions": null})
+			w.invalid(at, w.admin, "personal_key.create", in{"name": "x", "restrictions": null})
+			w.invalid(at, w.admin, "key.preview", in{"scope": "worker", "restrictions": null})
+			w.refused(WouldWiden, w.admin, "key.update", in{"id": id, "restrictions": null})
+		}
+		for _, kind := range []string{"cues", "ips", "via", "worker_ids"} {
+			w.invalid("body.add_to."+kind, w.admin, "key.widen", in{"id": id, "add_to": in{kind: nil}})
+		}
+		w.invalid("body.restrictions", maker, "key.create", in{"name": "x", "scope": "worker", "restrictions": nil})
+		w.invalid("body.restrictions", w.admin, "personal_key.create", in{"name": "x", "restrictions": nil})
+		w.invalid("body.restrictions", w.admin, "key.preview", in{"scope": "worker", "restrictions": nil})
+		w.refused(WouldWiden, w.admin, "key.update", in{"id": id, "restrictions": nil})
+		w.invalid("body.permissions", w.admin, "personal_key.create", in{"name": "x", "permissions": nil}) // it would be full
+		if shown := w.must(w.admin, "key.get", in{"id": id}); fmt.Sprint(shown["restrictions"]) != "map[via:[rest]]" {
+			t.Errorf("%v", shown["restrictions"])
+		}
+	})
+}
+
+// TestPersonalKeyDoesNotOutliveItsMaker, while an integration key, which stands for itself, may.
+func TestPersonalKeyDoesNotOutliveItsMaker(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		short := w.must(w.admin, "personal_key.create", in{"name": "an hour", "expires_in": "1h"}).str("key")
+		for _, end := range []string{"never", "2h", "1y"} {
+			w.invalid("body.expires_in", short, "personal_key.create", in{"name": "x", "expires_in": end})
+		}
+		w.invalid("body.expires_at", short, "personal_key.create", in{"name": "x", "expires_at": "2026-11-24T13:00:01Z"})
+		w.must(short, "personal_key.create", in{"name": "x", "expires_at": "2026-11-24T13:00:00Z"})
+		out := w.must(short, "personal_key.create", in{"name": "x"})
+		if out.str("expires_at") != "2026-11-24T13:00:00Z" || out.str("warning") != "It ends when the key that made it ends." {
+			t.Errorf("%v %v", out["expires_at"], out["warning"])
+		}
+		if never := w.must(short, "key.create", in{"name": "x", "scope": "worker", "expires_in": "never"}); never["expires_at"] != nil {
+			t.Errorf("%v", never["expires_at"])
+		}
+		w.clock.advance(time.Hour)
+		w.refused(KeyExpired, out.str("key"), "key.self", nil)
 	})
 }

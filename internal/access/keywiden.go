@@ -17,17 +17,21 @@ type keyWiden struct {
 	Reason           string             `json:"reason" default:"" max:"500" doc:"kept in the audit log"`
 }
 
-// addEntries are entries for lists that the key has.
+// addEntries are entries for lists that the key has. Null is refused: whoever sends it means something that does not happen.
 type addEntries struct {
-	Cues      op.Opt[[]string] `json:"cues" min:"1" max:"100"`
-	IPs       op.Opt[[]string] `json:"ips" min:"1" max:"100"`
-	Via       op.Opt[[]string] `json:"via" min:"1" max:"2" enum:"rest|mcp"`
-	WorkerIDs op.Opt[[]string] `json:"worker_ids" min:"1" max:"100"`
+	Cues      op.Clear[[]string] `json:"cues" min:"1" max:"100"`
+	IPs       op.Clear[[]string] `json:"ips" min:"1" max:"100"`
+	Via       op.Clear[[]string] `json:"via" min:"1" max:"2" enum:"rest|mcp"`
+	WorkerIDs op.Clear[[]string] `json:"worker_ids" min:"1" max:"100"`
 }
 
-func (e addEntries) restrictions() Restrictions {
-	set := func(o op.Opt[[]string]) op.Clear[[]string] { return op.Clear[[]string]{Val: o.Val, Set: o.Set} }
-	return Restrictions{Cues: set(e.Cues), IPs: set(e.IPs), Via: set(e.Via), WorkerIDs: set(e.WorkerIDs)}
+// rules reads the entries; at is their place in the input.
+func (e addEntries) rules(at string) (*rules, error) {
+	r := Restrictions{Cues: e.Cues, IPs: e.IPs, Via: e.Via, WorkerIDs: e.WorkerIDs}
+	if kind := r.null(); kind != "" {
+		return nil, op.Invalid(at+"."+kind, "Null adds nothing; leave it out")
+	}
+	return rulesOf(r, at)
 }
 
 func (a *Access) widenKey(ctx context.Context, in keyWiden) (out Key, err error) {
@@ -38,7 +42,7 @@ func (a *Access) widenKey(ctx context.Context, in keyWiden) (out Key, err error)
 	if err != nil {
 		return out, err
 	}
-	entries, err := rulesOf(in.AddTo.Val.restrictions(), "body.add_to")
+	entries, err := in.AddTo.Val.rules("body.add_to")
 	if err != nil {
 		return out, err
 	}

@@ -224,7 +224,7 @@ func (s *Set) marshal(v any) []byte {
 }
 
 // parseBody reads the body's syntax; its Content-Type is not looked at, because clients send a wrong one or none (CueAPI wire
-// contract 1.3). An absent body and null are the same. GET and DELETE have none, whatever is sent.
+// contract 1.3). An absent body and null are the same. GET and DELETE have none, whatever is sent; see misplaced.
 func (c *Call) parseBody() (*node, error) {
 	if m := c.Method(); m == "GET" || m == "DELETE" {
 		return nil, nil
@@ -270,8 +270,30 @@ func (c *Call) decode(in reflect.Value, body *node, refuse func(string) string) 
 	if body != nil && whole == "" && !c.Open {
 		bad.enter(string(InBody))
 		extras(c.plan().body, body, &bad)
+		bad.leave()
+	}
+	if c.Method() == "DELETE" {
+		c.misplaced(&bad)
 	}
 	return bad.err()
+}
+
+// misplaced notes what the body of a DELETE says and its query should: whoever sent it there would believe that it was heeded. Anything
+// else in such a body says nothing to this operation and is passed over.
+func (c *Call) misplaced(bad *faults) {
+	body, err := parse(c.Body)
+	if err != nil || body.kind != kindObject {
+		return
+	}
+	bad.enter(string(InBody))
+	for _, f := range c.plan().fields {
+		if f.In == InQuery && body.get(f.Name) != nil {
+			bad.enter(f.Name)
+			bad.note("A DELETE has no body; send it in the query: ?%s=…", f.Name)
+			bad.leave()
+		}
+	}
+	bad.leave()
 }
 
 // bodyFault says what is wrong with the body as a whole; "" when it is an object, or absent and may be.

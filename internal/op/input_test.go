@@ -481,3 +481,28 @@ func TestAnyBodyGetsAClearAnswer(t *testing.T) {
 		}
 	})
 }
+
+// TestBodyOfADelete: what belongs into the query is refused in the body; whatever else is there is passed over.
+func TestBodyOfADelete(t *testing.T) {
+	type in struct {
+		ID   string         `json:"id"`
+		What op.Opt[string] `json:"what" enum:"keep|drop"`
+	}
+	remove := func(s *op.Spec) { s.Name, s.Route, s.Effect = "thing.end", "DELETE /v1/things/{id}", op.Destroy }
+	for text, want := range map[string]string{
+		`{"what":"drop"}`: "[body.what: A DELETE has no body; send it in the query: ?what=…]",
+		`{"what":7}`:      "[body.what: A DELETE has no body; send it in the query: ?what=…]",
+		`{"who":"drop"}`:  "[]",
+		`{"id":"x"}`:      "[]",
+		`["what"]`:        "[]",
+		`what=drop`:       "[]",
+		``:                "[]",
+	} {
+		r := body(text)
+		r.Params, r.Query = map[string]string{"id": "t1"}, url.Values{"what": {"keep"}}
+		seen, err := read[in](t, r, remove)
+		if got := fmt.Sprint(places(err)); got != want || err == nil && seen.What.Val != "keep" {
+			t.Errorf("%s: %s, %+v", text, got, seen)
+		}
+	}
+}

@@ -27,7 +27,7 @@ func readBody(w http.ResponseWriter, r *http.Request, req *op.Request) {
 	switch {
 	case length > op.MaxBody:
 		req.TooLarge = true
-	case length == 0 || r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodDelete:
+	case length == 0 || r.Method == http.MethodGet || r.Method == http.MethodHead:
 		return
 	default:
 		b := bytes.NewBuffer(make([]byte, 0, min(max(length, 0), firstBuffer)+bytes.MinRead))
