@@ -13,8 +13,7 @@ import (
 
 // unbuilt are inputs of CueAPI that this version refuses; the command line does not offer them.
 var unbuilt = map[string]string{
-	"alerts": hiddenFlag, "on_success_fire": hiddenFlag, "require_payload_override": hiddenFlag, "required_payload_keys": hiddenFlag,
-	"exit_criteria": hiddenFlag, "idempotency_key": hiddenFlag,
+	"alerts": hiddenFlag, "on_success_fire": hiddenFlag, "exit_criteria": hiddenFlag,
 }
 
 // cueFlags hides the fields that own flags fill, beside those in `more`.
@@ -45,7 +44,8 @@ func cueWordings() map[string]wording {
 			r.print("Deleted cue %s. Its ledger stays: unstuck cues ledger %s", r.typed["id"], r.in["id"])
 			return nil
 		}},
-		"cue.fire": {flags: cueFlags(map[string]string{"payload_override": "payload", "send_at": "at"}), show: showFired, like: []string{"cues fire hello", "cues fire hello --payload '{\"who\":\"me\"}'"}},
+		"cue.fire":        {flags: cueFlags(map[string]string{"payload_override": "payload", "send_at": "at"}), show: showFired, like: []string{"cues fire hello", "cues fire hello --payload '{\"who\":\"me\"}'", "cues fire invoice --idempotency-key order-4711 --at '2026-12-01 09:00'"}},
+		"cue.bulk_delete": {ask: askBulkDelete, show: showBulkDeleted, like: []string{"cues bulk-delete --ids old-import,cue_k3v9w2m1q8zt"}},
 		"cue.ledger": {show: showLedger, note: "Works for a deleted cue too, by its id.",
 			like: []string{"cues ledger nightly-report --from 2026-11-01"}},
 		"echo.store": {noun: "echo", verb: "post", hidden: true}, "echo.get": {noun: "echo", verb: "get"},
@@ -302,6 +302,9 @@ func showCue(r *run, a *answer) error {
 	if c.CatchUp != "run_once_if_missed" {
 		t.add("missed", map[string]string{"skip_missed": "due times late by more than a minute are skipped", "replay_all_missed": "every due time runs late, the latest 100 of them"}[c.CatchUp])
 	}
+	if needs := c.needs(); needs != "" {
+		t.add("a fire by hand", needs)
+	}
 	if c.Verification != nil {
 		t.add("verification", c.Verification.Mode)
 	}
@@ -327,6 +330,23 @@ func askDeleteCue(r *run) (string, error) {
 		plural(int(c.ExecutionTotal), "execution", "executions")), nil
 }
 
+func askBulkDelete(r *run) (string, error) {
+	ids, _ := r.in["ids"].([]string)
+	return fmt.Sprintf("%s deleted for good, with all executions: %s. Their ledgers stay.", plural(len(ids), "cue is", "cues are"), strings.Join(ids, ", ")), nil
+}
+
+func showBulkDeleted(r *run, a *answer) error {
+	d, err := decode[struct{ Deleted, Skipped []string }](a)
+	if err != nil {
+		return err
+	}
+	r.print("Deleted %s.", plural(len(d.Deleted), "cue", "cues"))
+	if len(d.Skipped) > 0 {
+		r.print("Skipped, because they are not there: %s", strings.Join(d.Skipped, ", "))
+	}
+	return nil
+}
+
 func showFired(r *run, a *answer) error {
 	e, err := decode[executionView](a)
 	if err != nil {
@@ -338,6 +358,10 @@ func showFired(r *run, a *answer) error {
 	}
 	if e.ScheduledFor.After(r.Now()) {
 		when = "from " + r.clock(e.ScheduledFor) + " UTC on"
+	}
+	if e.Repeated {
+		r.print("Fired %s before with this idempotency key  execution %s  %s: nothing new was made", r.typed["id"], eight(e.ID), e.Status)
+		return nil
 	}
 	r.print("Fired %s  execution %s  %s: %s %s", r.typed["id"], eight(e.ID), e.Status, what, when)
 	return nil

@@ -33,8 +33,10 @@ type cueView struct {
 	Verification *struct {
 		Mode string `json:"mode"`
 	} `json:"verification"`
-	Warning   *string   `json:"warning"`
-	CreatedAt time.Time `json:"created_at"`
+	NeedsOver  bool      `json:"require_payload_override"`
+	NeededKeys []string  `json:"required_payload_keys"`
+	Warning    *string   `json:"warning"`
+	CreatedAt  time.Time `json:"created_at"`
 
 	// Only when one cue is shown.
 	Executions     []executionView `json:"executions"`
@@ -42,6 +44,18 @@ type cueView struct {
 	Preview        []struct {
 		At time.Time `json:"at"`
 	} `json:"preview"`
+}
+
+// needs is what a fire by hand must bring; "" for nothing.
+func (c *cueView) needs() string {
+	var out []string
+	if c.NeedsOver {
+		out = append(out, "brings a payload of its own")
+	}
+	if len(c.NeededKeys) > 0 {
+		out = append(out, "has in its payload: "+strings.Join(c.NeededKeys, ", "))
+	}
+	return strings.Join(out, "; ")
 }
 
 type scheduleView struct {
@@ -82,6 +96,7 @@ type executionView struct {
 	ReplayedFrom    *string         `json:"replayed_from"`
 	Unfenced        bool            `json:"unfenced"`
 	Evidence        int64           `json:"evidence_versions"`
+	Repeated        bool            `json:"repeated"`
 
 	// Of webhooks.
 	Transport    string     `json:"transport"`

@@ -22,10 +22,8 @@ type createInput struct {
 	Worker      op.Opt[bool]    `json:"worker" doc:"true is short for transport worker"`
 
 	// CueAPI's further fields. They are named here so that they are refused, where other unknown fields are ignored.
-	Alerts     op.Opt[op.Value] `json:"alerts" doc:"not part of this version"`
-	OnSuccess  op.Opt[op.Value] `json:"on_success_fire" doc:"not part of this version"`
-	NeedsOver  op.Opt[op.Value] `json:"require_payload_override" doc:"not part of this version"`
-	NeededKeys op.Opt[op.Value] `json:"required_payload_keys" doc:"not part of this version"`
+	Alerts    op.Opt[op.Value] `json:"alerts" doc:"not part of this version"`
+	OnSuccess op.Opt[op.Value] `json:"on_success_fire" doc:"not part of this version"`
 }
 
 // unflatten turns the flat form into the nested one.
@@ -60,7 +58,6 @@ func (in *createInput) shape() error {
 		set  bool
 	}{
 		{"alerts", in.Alerts.Set}, {"on_success_fire", in.OnSuccess.Set},
-		{"require_payload_override", in.NeedsOver.Set}, {"required_payload_keys", in.NeededKeys.Set},
 	} {
 		if f.set {
 			return unbuilt(f.name)

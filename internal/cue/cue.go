@@ -51,20 +51,23 @@ type cue struct {
 	createdBy           string  // key id
 	createdAt           op.Time
 	updatedAt           op.Time
+	needs               fireNeeds
 }
 
 // scan reads the columns of cueColumns or cueListed.
 func (q *cue) scan(r scanner) error {
 	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.pauseReason, &q.transport, &q.kind, &q.cron, &q.at,
 		&q.timezone, &q.callback, &q.endpoint, &q.timeout, &q.outcomeWithin, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
-		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt)
+		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt,
+		&q.needs.override, &q.needs.keys)
 }
 
 // values are the columns of cueColumns as arguments, in the same order.
 func (q *cue) values() []any {
 	return []any{q.id, q.workspace, q.name, q.description, q.status, q.pauseReason, q.transport, q.kind, q.cron, q.at,
 		q.timezone, q.callback, q.endpoint, q.timeout, q.outcomeWithin, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
-		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt}
+		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt,
+		q.needs.override, q.needs.keys}
 }
 
 // live says that the cue counts against the plan's number of cues.
@@ -169,6 +172,8 @@ type cueObject struct {
 	CreatedAt    op.Time         `json:"created_at"`
 	UpdatedAt    op.Time         `json:"updated_at"`
 	Delivery     *deliveryObject `json:"delivery" doc:"of webhooks; null when never set: 30 seconds, and a 2xx is done"`
+	NeedsOver    bool            `json:"require_payload_override" doc:"a fire by hand must bring a payload_override"`
+	NeededKeys   []string        `json:"required_payload_keys" doc:"members that the payload of a fire by hand must have; null for none"`
 	PauseReason  *string         `json:"pause_reason" doc:"why the server paused it; null when somebody did, or it is not paused"`
 	Omitted      []string        `json:"omitted,omitempty" doc:"what a list leaves out of the cue because it has more than 8 KiB: payload, which is {} then. Show the cue to see it"`
 }
@@ -221,6 +226,7 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
 		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
 		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
+		NeedsOver: q.needs.override, NeededKeys: q.needs.names(),
 	}
 	if q.payload == "" { // CueAPI's clients need an object
 		o.Payload, o.Omitted = op.Object("{}"), []string{omitPayload}

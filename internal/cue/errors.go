@@ -12,5 +12,8 @@ var (
 	InvalidPayload         = op.Code{Status: 400, Name: "invalid_payload", Doc: "The payload holds something that cannot be delivered. The message names it."}
 	InvalidPayloadSize     = op.Code{Status: 400, Name: "invalid_payload_size", Doc: "The payload is larger than 1 MiB. Put the data elsewhere and send its address."}
 	InvalidSchedule        = op.Code{Status: 400, Name: "invalid_schedule", Doc: "The schedule cannot be followed. The message says which part and what is allowed."}
+	PayloadOverrideMissing = op.Code{Status: 400, Name: "payload_override_required", Doc: "The cue asks every fire by hand for a payload of its own. Send payload_override."}
+	PayloadKeysMissing     = op.Code{Status: 400, Name: "missing_required_payload_keys", Doc: "The payload lacks members that the cue asks for. The message names them; send them in payload_override."}
+	FireKeyConflict        = op.Code{Status: 409, Name: "idempotency_key_conflict", Doc: "Another fire of this cue had this idempotency_key within the last 24 hours. Take a new key for a new fire."}
 	InvalidTimezone        = op.Code{Status: 422, Name: "invalid_timezone", Doc: "The time zone is not known. Use a name of the IANA database, such as Europe/Berlin, or UTC."}
 )

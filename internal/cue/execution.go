@@ -42,6 +42,7 @@ type execution struct {
 	transport            string
 	triggeredBy          string
 	firedBy              string // key id
+	fireKey, fireBody    string // idempotency_key of the fire, and the hash of what it said
 	replayedFrom         string // execution id
 	scheduledFor         op.Time
 	status               string
@@ -138,7 +139,7 @@ func (c *Cues) insertExecution(tx *db.Tx, es ...*execution) error {
 		from := max(e.scheduledFor, e.createdAt)
 		e.deadline, e.updatedAt = ptr(in(from, c.UnclaimedAfter)), e.createdAt
 		row := tx.Row(sqlExecutionInsert, e.id, e.workspace, e.cueID, e.triggeredBy, e.firedBy, e.replayedFrom, e.scheduledFor,
-			e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline, e.createdAt, from)
+			e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline, e.createdAt, from, e.fireKey, e.fireBody)
 		if err := row.Scan(&e.transport, &e.endpoint); err != nil {
 			return fmt.Errorf("store an execution of %s: %w", e.cueID, err)
 		}

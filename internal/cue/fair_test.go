@@ -67,12 +67,12 @@ func TestLongQueue(t *testing.T) {
 		f.ok(f.admin, "cue.pause", input{"id": busy})
 		f.ok(f.admin, "cue.fire", input{"id": busy})
 		var statements []string
+		const columns = `workspace_id, cue_id, transport, triggered_by, fired_by, replayed_from, scheduled_for, status, task, agent, payload, verification,
+			max_attempts, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare, outcome_state, outcome, reported_by, unfenced,
+			evidence_count, has_evidence, result_type, created_at, updated_at, endpoint, deliver_at, callback, backoff, called, timeout, redelivered`
 		for range 13 { // 2^13 executions
-			statements = append(statements, `INSERT INTO executions SELECT id || '-' || (SELECT count(*) FROM executions), workspace_id, cue_id, transport, triggered_by, fired_by, replayed_from, scheduled_for,
-				status, task, agent, payload, verification, max_attempts, attempts, deadline, claimed_key, claimed_worker, claimed_at, claim_request, lease_token,
-				lease_bare, lease_until, last_heartbeat, started_at, delivered_at, last_attempt_at, http_status, error_message, outcome_state, outcome_success,
-				outcome, outcome_at, reported_by, unfenced, evidence_count, has_evidence, result_type, created_at, updated_at, endpoint, deliver_at, callback,
-				backoff, called, timeout, outcome_within, redelivered, response_body FROM executions WHERE cue_id = ?1`)
+			statements = append(statements, `INSERT INTO executions (id, `+columns+`) SELECT id || '-' || (SELECT count(*) FROM executions), `+columns+`
+				FROM executions WHERE cue_id = ?1`)
 		}
 		for _, s := range statements {
 			f.sql(s, busy)
@@ -100,11 +100,11 @@ func TestFloodOfDueTimes(t *testing.T) {
 		const n = 3000
 		at := f.clock.Now().Add(time.Minute)
 		f.ok(f.admin, "cue.create", input{"name": "flood", "at": at, "callback_url": "https://203.0.113.9/"})
+		const columns = `workspace_id, status, pause_reason, transport, schedule_type, cron, at, timezone, callback, endpoint, payload, task, agent, max_attempts,
+			backoff, pause_on_failure, catch_up, next_run, run_count, fired_count, version, decided_at, created_by, created_at, updated_at, executions`
 		for range 12 {
-			f.sql(`INSERT INTO cues SELECT id || '-' || (SELECT count(*) FROM cues), workspace_id, name || (SELECT count(*) FROM cues) || '-' || id,
-				description, status, pause_reason, transport, schedule_type, cron, at, timezone, callback, endpoint, timeout, outcome_within, payload, task, agent,
-				max_attempts, backoff, pause_on_failure, verification, catch_up, next_run, last_run, run_count, fired_count, version, decided_at, created_by,
-				created_at, updated_at, executions FROM cues`)
+			f.sql(`INSERT INTO cues (id, name, ` + columns + `) SELECT id || '-' || (SELECT count(*) FROM cues), name || (SELECT count(*) FROM cues) || '-' || id, ` +
+				columns + ` FROM cues`)
 		}
 		f.sql("UPDATE counters SET value = (SELECT count(*) FROM cues) WHERE name = 'cues:active'")
 		if got := f.number("SELECT count(*) FROM cues"); got < n {

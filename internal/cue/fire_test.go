@@ -1,6 +1,10 @@
 package cue
 
 import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,7 +83,8 @@ func TestFireRefuses(t *testing.T) {
 			{input{"payload_override": input{"a": "\x00"}}, 400, "invalid_payload"},
 			{input{"merge_strategy": "deep"}, 422, "validation_error"},
 			{input{"send_at": "soon"}, 422, "validation_error"},
-			{input{"idempotency_key": "k"}, 422, "validation_error"},
+			{input{"idempotency_key": ""}, 422, "validation_error"},
+			{input{"idempotency_key": strings.Repeat("k", 257)}, 422, "validation_error"},
 			{input{"exit_criteria": []string{"a"}}, 422, "validation_error"},
 		} {
 			c.args["id"] = id
@@ -91,5 +96,95 @@ func TestFireRefuses(t *testing.T) {
 		// Any status will do.
 		f.ok(f.admin, "cue.pause", input{"id": id})
 		f.ok(f.admin, "cue.fire", input{"id": id})
+	})
+}
+
+// A fire with an idempotency key is made once in 24 hours, whoever repeats it; another body under the key is refused, and what the
+// cue asks of fires does not touch a repetition.
+func TestFireIdempotently(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		id, other := f.cue("c", "0 0 1 1 *"), f.cue("d", "0 0 1 1 *")
+		body := func(change input) input {
+			args := input{"id": id, "idempotency_key": "order-1", "payload_override": input{"a": 1, "b": 2}}
+			for k, v := range change {
+				args[k] = v
+			}
+			return args
+		}
+		first := f.ok(f.admin, "cue.fire", body(nil))
+		holds(t, first, map[string]any{"repeated": false, "status": "pending"})
+
+		f.ok(f.admin, "cue.update", input{"id": id, "required_payload_keys": []string{"c"}})
+		f.ok(f.admin, "execution.claim", input{"worker_id": "w"})
+		f.clock.Advance(24*time.Hour - time.Microsecond)
+		again := answer(f, "cue.fire", f.send(f.key("full", nil), "cue.fire", map[string]string{"id": "c"},
+			`{"idempotency_key":"order-1", "payload_override": {"b":2,"a":1}, "merge_strategy":"merge", "whatever": true}`))
+		holds(t, again, map[string]any{"id": first["id"], "repeated": true, "status": "delivering", "scheduled_for": first["scheduled_for"]})
+
+		for _, change := range []input{
+			{"payload_override": input{"a": 1}}, {"merge_strategy": "replace"}, {"send_at": "2027-01-01T00:00:00Z"}, {"payload_override": nil},
+		} {
+			e := f.refused(f.admin, "cue.fire", body(change), 409, "idempotency_key_conflict")
+			if !strings.Contains(e.Message, first["id"].(string)) {
+				t.Errorf("the refusal does not name the execution: %s", e.Message)
+			}
+		}
+		if n := f.number("SELECT value FROM counters WHERE name = 'executions'"); n != 1 {
+			t.Errorf("%d executions count, want 1", n)
+		}
+		holds(t, f.ok(f.admin, "cue.fire", body(input{"id": other})), map[string]any{"repeated": false}) // keys belong to a cue
+
+		f.clock.Advance(time.Microsecond)
+		f.ok(f.admin, "cue.update", input{"id": id, "required_payload_keys": []string{}})
+		holds(t, f.ok(f.admin, "cue.fire", body(input{"payload_override": input{"a": 3}})), map[string]any{"repeated": false})
+		holds(t, f.ok(f.admin, "cue.fire", body(input{"payload_override": input{"a": 3}})), map[string]any{"repeated": true})
+	})
+}
+
+// Callers that fire with one idempotency key at the same time get one execution.
+func TestFireIdempotentlyAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		id := f.cue("c", "0 0 1 1 *")
+		ids := make([]string, 8)
+		var all sync.WaitGroup
+		for i := range ids {
+			all.Go(func() {
+				r := f.call(f.admin, "cue.fire", input{"id": id, "idempotency_key": "k"})
+				var out struct{ ID string }
+				if r.Err != nil || json.Unmarshal(r.Body, &out) != nil {
+					t.Errorf("fire: %v %s", r.Err, r.Body)
+				}
+				ids[i] = out.ID
+			})
+		}
+		all.Wait()
+		slices.Sort(ids)
+		if n := len(slices.Compact(ids)); n != 1 || f.number("SELECT count(*) FROM executions") != 1 {
+			t.Errorf("%d executions, want 1", n)
+		}
+	})
+}
+
+// A cue says what a fire by hand must bring. The schedule fires its own payload all the same.
+func TestFireNeeds(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.ok(f.admin, "cue.create", input{
+			"name": "c", "worker": true, "cron": "* * * * *", "payload": input{"own": 1}, "require_payload_override": true, "required_payload_keys": []string{"own", "to", "a \"b\""},
+		})
+		holds(t, f.ok(f.admin, "cue.get", input{"id": "c"}), map[string]any{"require_payload_override": true, "required_payload_keys.1": "to"})
+		f.refused(f.admin, "cue.fire", input{"id": "c"}, 400, "payload_override_required")
+		e := f.refused(f.admin, "cue.fire", input{"id": "c", "payload_override": input{"x": 1}}, 400, "missing_required_payload_keys")
+		if e.Message != `The payload lacks "to", "a \"b\"", which this cue asks for.` {
+			t.Error(e.Message)
+		}
+		f.refused(f.admin, "cue.fire", input{"id": "c", "payload_override": input{"to": 1, `a "b"`: 1}, "merge_strategy": "replace"}, 400, "missing_required_payload_keys")
+		f.ok(f.admin, "cue.fire", input{"id": "c", "payload_override": input{"to": nil, `a "b"`: 1}})
+		f.clock.Advance(time.Minute)
+		f.settle()
+		holds(t, f.ok(f.admin, "cue.get", input{"id": "c"}), map[string]any{"fired_count": 1., "executions.0.triggered_by": "scheduled"})
+
+		f.ok(f.admin, "cue.update", input{"id": "c", "require_payload_override": false, "required_payload_keys": []string{}})
+		holds(t, f.ok(f.admin, "cue.update", input{"id": "c", "require_payload_override": nil, "required_payload_keys": nil}), map[string]any{"require_payload_override": false, "required_payload_keys": nil})
+		f.ok(f.admin, "cue.fire", input{"id": "c"})
 	})
 }

@@ -55,6 +55,9 @@ type definition struct {
 	Verification op.Opt[verificationInput] `json:"verification"`
 	CatchUp      op.Opt[string]            `json:"catch_up" enum:"run_once_if_missed|skip_missed|replay_all_missed|replay_all" doc:"due times that were missed. run_once_if_missed: the latest fires, the others are merged into it; skip_missed: those late by more than a minute are skipped; replay_all_missed, or replay_all: each fires, the latest 100 of them"`
 
+	NeedsOver  op.Opt[bool]     `json:"require_payload_override" doc:"a fire by hand must bring a payload_override; the schedule fires the cue's own payload"`
+	NeededKeys op.Opt[[]string] `json:"required_payload_keys" max:"50" doc:"members that the payload of a fire by hand must have, after its override; an empty list asks for none"`
+
 	host string // the server's own name, as the caller wrote it
 	call error  // why the new address of the callback may not be called; see look
 }
@@ -72,6 +75,11 @@ func (d *definition) shape() error {
 	for i, m := range d.Retry.Val.BackoffMinutes {
 		if m < 0 || m > maxBackoff {
 			return op.Invalid("body.retry.backoff_minutes."+strconv.Itoa(i), "Input should be from 0 to %d minutes", maxBackoff)
+		}
+	}
+	for i, name := range d.NeededKeys.Val {
+		if name == "" || len(name) > neededKeyMost {
+			return op.Invalid("body.required_payload_keys."+strconv.Itoa(i), "Value error, a name has from 1 to %d bytes", neededKeyMost)
 		}
 	}
 	switch f := d.OnFailure.Val; {
@@ -124,6 +132,12 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 	}
 	if d.OnFailure.Set {
 		q.pauseOnFailure = d.OnFailure.Val.Pause
+	}
+	if d.NeedsOver.Set {
+		q.needs.override = d.NeedsOver.Val
+	}
+	if d.NeededKeys.Set {
+		q.needs.set(d.NeededKeys.Val)
 	}
 	if d.Verification.Set {
 		q.verification = &d.Verification.Val.Mode

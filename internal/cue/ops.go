@@ -55,10 +55,15 @@ func (c *Cues) cueOperations() []*op.Operation {
 			Doc:    "Delete a cue\nIts executions go with it, also those that a worker has taken; what was not sent yet is not sent. Its ledger stays.",
 		}, c.delete),
 		op.Define(op.Spec{
+			Name: "cue.bulk_delete", Route: "POST /v1/cues/bulk-delete",
+			Needs: "cues:write", Effect: op.Destroy, Narrow: op.ByObject, Idempotent: true, Confirm: true, Open: true, May: "delete cues",
+			Doc: "Delete many cues\nOne after the other, as each would be deleted alone. What is not there, or hidden from this key, is skipped.",
+		}, c.bulkDelete),
+		op.Define(op.Spec{
 			Name: "cue.fire", Route: "POST /v1/cues/{id}/fire",
 			Needs: "cues:fire", Effect: op.Write, Narrow: op.ByObject, Open: true, May: "fire cues",
-			Errors: []op.Code{CueNotFound, ExecutionLimitExceeded, InvalidPayload, InvalidPayloadSize},
-			Doc:    "Fire a cue by hand\nMakes one execution now, or at a given moment, whatever the cue's schedule and status.",
+			Errors: []op.Code{CueNotFound, ExecutionLimitExceeded, InvalidPayload, InvalidPayloadSize, PayloadOverrideMissing, PayloadKeysMissing, FireKeyConflict},
+			Doc:    "Fire a cue by hand\nMakes one execution now, or at a given moment, whatever the cue's schedule and status. With an idempotency_key, the same fire again within 24 hours answers with the execution that there is.",
 		}, c.fire),
 		op.Define(op.Spec{
 			Name: "cue.ledger", Route: "GET /v1/cues/{id}/ledger",

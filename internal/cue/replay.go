@@ -52,7 +52,7 @@ func (c *Cues) replay(ctx context.Context, in executionID) (out replayOutput, er
 			ID: e.id, ExecutionID: e.id, CueID: e.cueID, ScheduledFor: op.OffsetTime(now), Status: e.status, TriggeredBy: byReplay,
 			ReplayedFrom: old.id, Transport: e.transport,
 		}
-		return access.Record(tx, access.Event{Object: "execution", ID: old.id, Name: old.cueName, Detail: firedDetail{e.id}})
+		return access.Record(tx, access.Event{Object: "execution", ID: old.id, Name: old.cueName, Detail: firedDetail{Execution: e.id}})
 	})
 	return out, err
 }

@@ -31,12 +31,19 @@ const sqlExecutionInsert = `INSERT INTO executions (id, workspace_id, cue_id, tr
 	replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, deadline,
 	created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare,
 	outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type,
-	endpoint, deliver_at, callback, backoff, called, timeout, outcome_within, redelivered)
+	endpoint, deliver_at, callback, backoff, called, timeout, outcome_within, redelivered, fire_key, fire_body)
 	SELECT ?1, ?2, c.id, c.transport, ?4, ?5, ?6, CAST(?7 AS INTEGER), ?8, ?9, ?10, ?11, ?12, CAST(?13 AS INTEGER),
 	CASE WHEN c.transport = 'worker' THEN CAST(?14 AS INTEGER) END, CAST(?15 AS INTEGER), CAST(?15 AS INTEGER), 0, '', '', '', '', 0,
 	'', '', '', 0, 0, 0, '',
-	c.endpoint, CASE WHEN c.transport = 'webhook' THEN CAST(?16 AS INTEGER) END, ` + snapshotColumns + `, 0
+	c.endpoint, CASE WHEN c.transport = 'webhook' THEN CAST(?16 AS INTEGER) END, ` + snapshotColumns + `, 0, ?17, ?18
 	FROM cues c WHERE c.id = ?3 RETURNING transport, endpoint`
+
+// The fire that had an idempotency key.
+const (
+	sqlFireRepeated = `SELECT e.id, e.scheduled_for, e.status, e.transport, e.fire_body, e.created_at FROM executions e
+		WHERE e.cue_id = ?1 AND e.fire_key = ?2 AND e.fire_key <> ''`
+	sqlFireForget = `UPDATE executions SET fire_key = '' WHERE id = ?1`
+)
 
 const (
 	sqlExecutionStatusesOfCue = `SELECT status, count(*) FROM executions WHERE cue_id = ?1 GROUP BY status`

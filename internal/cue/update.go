@@ -75,6 +75,7 @@ func (in *updateInput) given() []string {
 		{"name", in.Name.Set}, {"description", in.Description.Set}, {"status", in.Status.Set}, {"schedule", in.Schedule.Set},
 		{"callback", in.Callback.Set}, {"payload", in.Payload.Set}, {"retry", in.Retry.Set}, {"on_failure", in.OnFailure.Set},
 		{"verification", in.Verification.Set}, {"catch_up", in.CatchUp.Set}, {"delivery", in.Delivery.Set},
+		{"require_payload_override", in.NeedsOver.Set}, {"required_payload_keys", in.NeededKeys.Set},
 	} {
 		if f.set {
 			out = append(out, f.name)
@@ -142,39 +143,4 @@ func changeOf(old, q *cue, fields []string) cueChange {
 		change.Status = []string{old.status, q.status}
 	}
 	return change
-}
-
-// delete removes a cue with its executions. Its versions and its ledger stay; in the ledger its executions are replaced by
-// rows that say how many fired.
-func (c *Cues) delete(ctx context.Context, in cueID) (op.None, error) {
-	caller, now := c.caller(ctx), c.now()
-	return op.None{}, c.DB.Update(ctx, func(tx *db.Tx) error {
-		q, err := loadCue(tx, caller, in.ID)
-		if err != nil {
-			return err
-		}
-		moment, err := c.settle(tx, q, now, true)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(sqlVersionClose, q.id, q.version, moment+1); err != nil {
-			return err
-		}
-		if err := foldFired(tx, q.id, now); err != nil {
-			return err
-		}
-		if err := deleteExecutions(tx, q.workspace, q.id); err != nil {
-			return err
-		}
-		tx.AfterCommit(func() { c.courier.cancel(q.id) })
-		if _, err := tx.Exec(sqlCueDelete, q.id); err != nil {
-			return err
-		}
-		sums := tally{}
-		sums.add(q.workspace, countCues(q.status), -1)
-		if err := sums.save(tx); err != nil {
-			return err
-		}
-		return access.Record(tx, access.Event{Object: "cue", ID: q.id, Name: q.name})
-	})
 }

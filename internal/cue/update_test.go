@@ -3,16 +3,25 @@ package cue
 import (
 	"encoding/json"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// at reads a dotted place in an answer.
+// at reads a dotted place in an answer; a number is an entry of a list.
 func at(t *testing.T, answer map[string]any, place string) any {
 	t.Helper()
 	var v any = answer
 	for _, key := range strings.Split(place, ".") {
+		if list, ok := v.([]any); ok {
+			i, err := strconv.Atoi(key)
+			if err != nil || i >= len(list) {
+				t.Fatalf("no %s in %v", place, answer)
+			}
+			v = list[i]
+			continue
+		}
 		m, ok := v.(map[string]any)
 		if !ok {
 			t.Fatalf("no %s in %v", place, answer)
