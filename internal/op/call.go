@@ -35,9 +35,12 @@ type Request struct {
 	Query     url.Values
 	Params    map[string]string // of the path
 	Body      []byte
-	TooLarge  bool        // the body was over MaxBody and was not read to its end
-	Broken    error       // why the body could not be read to its end; nil when it was
-	Answer    http.Header // what the headers of the answer are added to; nil: to a new one
+	// Fetch reads the body once the guard has admitted the call, and sets Body, and TooLarge or Broken; its error is the answer. nil:
+	// Body is there already.
+	Fetch    func(context.Context, *Call) error
+	TooLarge bool        // the body is over MaxBody and was not read to its end
+	Broken   error       // why the body could not be read to its end; nil when it was
+	Answer   http.Header // what the headers of the answer are added to; nil: to a new one
 }
 
 // Response is what a door sends back. Exactly one of Body and Err is meaningful.
@@ -141,7 +144,7 @@ func CallOf(ctx context.Context) *Call {
 	return c
 }
 
-// Call runs one operation: body size, authentication, limits, JSON syntax, permission and restrictions that need no object,
+// Call runs one operation: announced body size, authentication, limits, the body with its size and JSON syntax, permission and restrictions that need no object,
 // schema, then the operation itself.
 func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	o := s.byName[r.Op]
@@ -149,7 +152,7 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 		return &Response{Status: NotFound.Status, Header: r.Answer, Err: NotFound.Msg("There is no operation %q.", r.Op)}
 	}
 	if o.NoBody {
-		r.Body, r.TooLarge, r.Broken = nil, false, nil
+		r.Body, r.Fetch, r.TooLarge, r.Broken = nil, nil, false, nil
 	}
 	c := &Call{Operation: o, Request: r, Began: s.now(), Header: r.Answer}
 	if c.Header == nil {
@@ -183,10 +186,13 @@ func (s *Set) run(ctx context.Context, c *Call) (body []byte, err error) {
 		}
 	}()
 	if c.TooLarge {
-		return nil, TooLarge.Msg("Request body exceeds %d bytes", MaxBody)
+		return nil, tooLarge()
 	}
 	ctx, err = s.guard.Admit(ctx, c)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.fetch(ctx); err != nil {
 		return nil, err
 	}
 	doc, err := c.parseBody()
@@ -209,6 +215,22 @@ func (s *Set) run(ctx context.Context, c *Call) (body []byte, err error) {
 	}
 	return s.marshal(out), nil
 }
+
+// fetch reads a body that the door has not read yet.
+func (c *Call) fetch(ctx context.Context) error {
+	if c.Request.Fetch == nil {
+		return nil
+	}
+	if err := c.Request.Fetch(ctx, c); err != nil {
+		return err
+	}
+	if c.TooLarge {
+		return tooLarge()
+	}
+	return nil
+}
+
+func tooLarge() *Error { return TooLarge.Msg("Request body exceeds %d bytes", MaxBody) }
 
 // marshal is Marshal with a buffer that was used before.
 func (s *Set) marshal(v any) []byte {

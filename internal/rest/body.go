@@ -2,45 +2,127 @@ package rest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"unstuck/internal/op"
 )
 
 const (
-	// firstBuffer is how much memory a body gets before any of it has come.
-	firstBuffer = 16 << 10
-	// drainMost is how much of a body that is too large is read and dropped, so that clients that send before they read see
-	// the answer and no broken connection.
-	drainMost = 4 << 20
+	// smallBody is how much of a body is read without asking for room: a connection costs as much without one.
+	smallBody = 4 << 10
+	// drainMost is how much of a body that nobody reads is dropped, so that clients that send before they read see the answer and
+	// no broken connection; drainTooLarge of one that is too large. It is waited for no longer than drainWithin.
+	drainMost     = 256 << 10
+	drainTooLarge = 4 << 20
+	drainWithin   = 2 * time.Second
+	// bodyWithin is how long a body may take to come from who has shown a key, and strangerWithin from others.
+	bodyWithin     = 30 * time.Second
+	strangerWithin = 5 * time.Second
 )
 
-// readBody reads the body of a request whose method has one, up to op.MaxBody, whether its length was announced or not. After a
-// body that is too large the connection is closed.
-func readBody(w http.ResponseWriter, r *http.Request, req *op.Request) {
-	length := r.ContentLength
-	switch {
-	case length > op.MaxBody:
-		req.TooLarge = true
-	case length == 0 || r.Method == http.MethodGet || r.Method == http.MethodHead:
-		return
-	default:
-		b := bytes.NewBuffer(make([]byte, 0, min(max(length, 0), firstBuffer)+bytes.MinRead))
-		n, err := b.ReadFrom(io.LimitReader(r.Body, op.MaxBody+1))
-		req.Body, req.Broken, req.TooLarge = b.Bytes(), err, n > op.MaxBody
+// intake is the body of one request. It is read when the guard has let the caller in, so that strangers cost no memory.
+type intake struct {
+	room *room
+	w    http.ResponseWriter
+	r    *http.Request
+	who  string // whose room was taken
+	took int64  // bytes of it
+	read bool   // to its end
+	lost bool   // it broke off, or did not come in time
+}
+
+// callWithBody runs an operation with the body of its request. Where the method has none, and where the operation wants none, what
+// comes is ignored.
+func (h *handler) callWithBody(w http.ResponseWriter, r *http.Request, req *op.Request, o *op.Operation) *op.Response {
+	body := intake{room: &h.room, w: w, r: r}
+	defer body.end()
+	req.TooLarge = r.ContentLength > op.MaxBody && !o.NoBody
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		req.Fetch = body.fetch
 	}
-	if !req.TooLarge {
+	res := h.Set.Call(r.Context(), req)
+	body.drain(req.TooLarge)
+	return res
+}
+
+// fetch reads the body, up to op.MaxBody, whether its length was announced or not. Beyond smallBody it takes room first: for the
+// length that was announced, else for the most that may come.
+func (b *intake) fetch(ctx context.Context, c *op.Call) error {
+	within := strangerWithin
+	if caller, ok := c.Caller.(interface{ Workspace() string }); ok {
+		b.who, within = caller.Workspace(), bodyWithin
+	}
+	length := b.r.ContentLength
+	if length > 0 && length <= smallBody && c.Caller != nil { // as most are; the server's own deadline will do
+		c.Body = make([]byte, length)
+		_, c.Broken = io.ReadFull(b.r.Body, c.Body)
+		b.read, b.lost = c.Broken == nil, c.Broken != nil
+		return nil
+	}
+	b.deadline(within)
+	buf := bytes.NewBuffer(make([]byte, 0, smallBody+bytes.MinRead))
+	n, err := buf.ReadFrom(io.LimitReader(b.r.Body, smallBody))
+	if err == nil && n == smallBody {
+		if length < 0 {
+			length = op.MaxBody
+		}
+		if !b.room.take(ctx, b.who, length) {
+			e := op.Unavailable.Msg("The server is busy receiving other large requests. Try again in a moment.")
+			e.Header = http.Header{"Retry-After": {"1"}}
+			return e
+		}
+		b.took = length
+		b.deadline(within)
+		buf.Grow(int(length) - smallBody + bytes.MinRead)
+		n, err = buf.ReadFrom(io.LimitReader(b.r.Body, op.MaxBody+1-smallBody))
+		n += smallBody
+	}
+	c.Body, c.Broken, c.TooLarge = buf.Bytes(), err, n > op.MaxBody
+	if b.read, b.lost = err == nil && !c.TooLarge, err != nil; b.read {
+		b.deadline(0)
+	}
+	return nil
+}
+
+// deadline is until when a read of the body has to succeed; 0: any time. Where there is no connection there is none.
+func (b *intake) deadline(within time.Duration) {
+	at := time.Time{}
+	if within > 0 {
+		at = time.Now().Add(within)
+	}
+	_ = http.NewResponseController(b.w).SetReadDeadline(at)
+}
+
+// drain drops what is left of a body, before the answer is written. What is still more ends the connection.
+func (b *intake) drain(tooLarge bool) {
+	if b.read {
 		return
 	}
-	req.Body = nil
-	w.Header().Set("Connection", "close")
-	if r.Header.Get("Expect") == "" { // reading would ask a client that waits to go on
-		_, _ = io.CopyN(io.Discard, r.Body, drainMost)
+	most := int64(drainMost)
+	if tooLarge {
+		most = drainTooLarge
+	}
+	if !b.lost && b.r.Header.Get("Expect") == "" { // reading would ask a client that waits to go on
+		b.deadline(drainWithin)
+		if _, err := io.CopyN(io.Discard, b.r.Body, most); errors.Is(err, io.EOF) && !tooLarge {
+			return
+		}
+	}
+	b.w.Header().Set("Connection", "close")
+}
+
+// end gives back the room.
+func (b *intake) end() {
+	if b.took > 0 {
+		b.room.give(b.who, b.took)
 	}
 }
 

@@ -66,6 +66,7 @@ type handler struct {
 	Options
 	routes branch
 	fixed  fixed
+	room   room
 }
 
 // fixed are the values of headers that never change, so that no answer has to make them. Nobody writes to them.
@@ -125,10 +126,11 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request, id string, to *ro
 	if to.query && r.URL.RawQuery != "" {
 		req.Query = parseQuery(r.URL.RawQuery)
 	}
-	if !to.op.NoBody {
-		readBody(w, r, req)
+	if r.ContentLength == 0 { // as of most
+		res = h.Set.Call(r.Context(), req)
+	} else {
+		res = h.callWithBody(w, r, req, to.op)
 	}
-	res = h.Set.Call(r.Context(), req)
 	if res.Err == nil && wantsEcho(r) && !to.op.Secretive {
 		res.Body = withEcho(res.Body, req.Body)
 	}

@@ -31,6 +31,7 @@ const (
 	writeWithin    = 2 * time.Minute // and its answer
 	idleFor        = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
+	http2Buffer    = 128 << 10 // what a connection may send ahead of what is read of it; by default a stranger could store 1 MiB so
 
 	acmeConnections = 100 // on port 80, at the same time
 	spareFiles      = 200 // of the process, for everything but connections of callers: port 80, the local socket, database, files
@@ -138,6 +139,7 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener, log *slog.
 	for i, l := range listeners {
 		servers[i] = &http.Server{
 			Handler: handlers[i], ReadHeaderTimeout: headerWithin, ReadTimeout: readWithin, WriteTimeout: writeWithin, IdleTimeout: idleFor, MaxHeaderBytes: maxHeaderBytes,
+			HTTP2:       &http.HTTP2Config{MaxReceiveBufferPerConnection: http2Buffer, MaxReceiveBufferPerStream: http2Buffer},
 			BaseContext: func(net.Listener) context.Context { return calls }, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		}
 		go func() { failed <- servers[i].Serve(l) }()
