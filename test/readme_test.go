@@ -35,31 +35,42 @@ func TestReadme(t *testing.T) {
 	if len(tour) < 10 || tour[0].command != "make run" {
 		t.Fatalf("the README has no tour: %d commands", len(tour))
 	}
-	port := freePort(t)
-	home := t.TempDir()
-	env := []string{
-		"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TZ=Europe/Berlin", "TERM=dumb", "COLUMNS=140", "BIN=" + filepath.Dir(binary(t)),
-		"UNSTUCK_LISTEN=127.0.0.1:" + port, "UNSTUCK_URL=http://127.0.0.1:" + port,
-	}
-	server := start(t, env, binary(t), "serve", "--dev", "--print-first-key")
-	shown := server.until(t, "nothing is lost")
+	env, shown, key := tourist(t)
 	compare(t, tour[0], shown)
-	key := regexp.MustCompile(`unstuck_[0-9A-Za-z]{49}_[0-9a-f]{8}`).FindString(shown)
+	walk(t, env, tour[1:], func(shell *session, command string) {
+		if strings.HasSuffix(command, "auth login") {
+			shell.until(t, "not shown)")
+			shell.write(t, key+"\n")
+		}
+	})
+}
 
+// tourist starts a server for somebody who follows a page: the environment of the commands, what the server printed, and its first key.
+func tourist(t *testing.T) (env []string, shown, key string) {
+	t.Helper()
+	address := "127.0.0.1:" + freePort(t)
+	env = []string{
+		"HOME=" + t.TempDir(), "PATH=" + filepath.Dir(binary(t)) + ":" + os.Getenv("PATH"), "TZ=Europe/Berlin", "TERM=dumb", "COLUMNS=140",
+		"BIN=" + filepath.Dir(binary(t)), "UNSTUCK_LISTEN=" + address, "UNSTUCK_URL=http://" + address,
+	}
+	shown = start(t, env, binary(t), "serve", "--dev", "--print-first-key").until(t, "nothing is lost")
+	return env, shown, regexp.MustCompile(`unstuck_[0-9A-Za-z]{49}_[0-9a-f]{8}`).FindString(shown)
+}
+
+// walk gives the commands of a page to one shell and compares what each prints. during runs while a command does.
+func walk(t *testing.T, env []string, tour []transcript, during func(shell *session, command string)) {
+	t.Helper()
 	commands, feed, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer feed.Close()
 	shell := startWith(t, env, commands, "bash", "--noprofile", "--norc", "-c", `while IFS= read -r line <&3; do eval "$line"; done`)
-	ids := map[string]string{} // of the README, and what they are here
-	for i, tr := range tour[1:] {
+	ids := map[string]string{} // of the page, and what they are here
+	for i, tr := range tour {
 		command := idForm.ReplaceAllStringFunc(strings.ReplaceAll(tr.command, "$PWD/bin", "$BIN"), func(id string) string { return cmp.Or(ids[id], id) })
 		fmt.Fprintf(feed, "%s\necho '%s'\n", command, mark(i))
-		if strings.HasSuffix(command, "auth login") {
-			shell.until(t, "not shown)")
-			shell.write(t, key+"\n")
-		}
+		during(shell, command)
 		printed, _, _ := strings.Cut(shell.until(t, mark(i)), mark(i))
 		if i > 0 {
 			_, printed, _ = strings.Cut(printed, mark(i-1)+"\n")
@@ -72,8 +83,8 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// idForm is the beginning of an execution's id, as people are shown it.
-var idForm = regexp.MustCompile(`\b[0-9a-f]{8}\b`)
+// idForm is the id of an execution, its beginning as people are shown it, or the token of a lease.
+var idForm = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b|\b[A-Z2-7]{26}\b`)
 
 type transcript struct{ command, output string }
 
@@ -104,7 +115,8 @@ var masks = []struct {
 }{
 	{regexp.MustCompile(`unstuck_[0-9A-Za-z]{49}_[0-9a-f]{8}`), "KEY"},
 	{regexp.MustCompile(`not shown\)\s*KEY`), "not shown)"}, // typed before the program had turned the echo off
-	{regexp.MustCompile(`\b[0-9a-f]{8}\b`), "EIGHT"},
+	{regexp.MustCompile(`\b20\d\d-\d\d-\d\dT[\d:.]+(Z|\+00:00)`), "MOMENT"},
+	{idForm, "ID"},
 	{regexp.MustCompile(`_[0-9a-f]{8}\b`), "_EIGHT"},
 	{regexp.MustCompile(`cue_[0-9a-z]{12}`), "CUE"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
@@ -131,8 +143,12 @@ func words(text string) string {
 
 func compare(t *testing.T, tr transcript, got string) {
 	t.Helper()
-	if diff := gocmp.Diff(strings.Split(words(tr.output), "\n"), strings.Split(words(got), "\n")); diff != "" {
-		t.Errorf("$ %s (-README +printed):\n%s", tr.command, diff)
+	said, printed := words(tr.output), words(got)
+	if strings.HasPrefix(said, "{") { // JSON, which a page breaks into lines
+		said, printed = strings.Join(strings.Fields(said), ""), strings.Join(strings.Fields(printed), "")
+	}
+	if diff := gocmp.Diff(strings.Split(said, "\n"), strings.Split(printed, "\n")); diff != "" {
+		t.Errorf("$ %s (-page +printed):\n%s", tr.command, diff)
 	}
 }
 

@@ -32,6 +32,7 @@ func cueWordings() map[string]wording {
 	return map[string]wording{
 		"cue.create": {args: []string{"name"}, flags: cueFlags(nil), own: ownCue, show: showCueCreated,
 			note: "--cron has five fields (minute hour day month weekday), a sixth for seconds, or a word such as @daily. Without --zone it is UTC.\n\n" +
+				"Work --to worker waits until a program takes it; /docs/help/workers on your server shows one, with nothing but curl.\n\n" +
 				"A callback's end is known in one of three ways: a 2xx is done (delivered, not confirmed); with --outcome-in-reply its answer says, as {\"success\": true}; with --outcome-within it is reported within that time.",
 			like: []string{"cues create hello --cron '*/5 * * * *' --to worker --payload '{\"who\":\"world\"}'",
 				"cues create nightly-report --cron '0 3 * * *' --zone Europe/Berlin --verify require_result_url", "cues create launch --at '2026-12-01 09:00' --zone Europe/Berlin --payload @launch.json",

@@ -15,7 +15,7 @@ func executionWordings() map[string]wording {
 	worker := map[string]string{"X-Worker-Id": hiddenFlag}
 	return map[string]wording{
 		"execution.claim": {more: "EXECUTION", own: ownClaim, done: keepClaimed, show: showClaimed,
-			note: "Without EXECUTION: the oldest work. Without --worker-id: the name of this machine.",
+			note: "Without EXECUTION: the oldest work. Without --worker-id: the name of this machine. A worker of your own needs no command line: /docs/help/workers on your server shows one.",
 			like: []string{"executions claim --worker-id laptop", "executions claim --wait 30 --task nightly", "executions claim 5f0c1b9e"}},
 		"execution.claim_one": {hidden: true, done: keepClaimed, show: showClaimed},
 		"execution.claimable": {show: showClaimable},

@@ -437,7 +437,7 @@ func TestMetrics(t *testing.T) {
 // TestHelpIsServed: every page of the help, the errors that answers point to, and the reference.
 func TestHelpIsServed(t *testing.T) {
 	s := testkit.New(t, "")
-	for _, path := range []string{"/docs/help/", "/docs/help/api-keys", "/docs/help/what-a-key-can-do", "/docs/help/authentication", "/docs/help/security", "/docs/help/webhooks", "/docs/errors", "/docs/help/style.css", "/docs", "/openapi.json", "/health", "/status", "/v1/info"} {
+	for _, path := range []string{"/docs/help/", "/docs/help/api-keys", "/docs/help/what-a-key-can-do", "/docs/help/authentication", "/docs/help/security", "/docs/help/webhooks", "/docs/help/workers", "/docs/errors", "/docs/help/style.css", "/docs", "/openapi.json", "/health", "/status", "/v1/info"} {
 		if r := s.Do("", "GET "+path, nil); r.Status != 200 || strings.Contains(string(r.Body), "<!-- Test") {
 			t.Errorf("%s: %d", path, r.Status)
 		}
