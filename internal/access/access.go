@@ -99,16 +99,17 @@ func Open(ctx context.Context, o Options) (*Access, error) {
 	if a.proxies, err = parseProxies(o.Trusted); err != nil {
 		return nil, err
 	}
-	if err := a.checkSecrets(ctx); err != nil {
+	known, err := a.checkSecrets(ctx)
+	if err != nil {
 		return nil, err
 	}
 	if err := a.table.load(ctx, a.DB); err != nil {
 		return nil, err
 	}
-	if err := a.openHeads(ctx); err != nil {
-		return nil, err
+	if err := a.openHeads(ctx, known.newest()); err != nil || o.LookOnly {
+		return a, err
 	}
-	return a, nil
+	return a, a.noteSecrets(ctx, known)
 }
 
 // Serve tells access about all operations of the product, for key.access, and about the things that keys are for. It is called

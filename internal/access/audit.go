@@ -95,7 +95,7 @@ func (a *Access) append(tx *db.Tx, workspace string, row AuditRow) error {
 	}
 	row.Seq = last.Seq + 1
 	e, body := a.sealer.current(), string(op.Marshal(row))
-	next := auditHead{Seq: row.Seq, Hash: e.link(last.Hash, body), At: row.At}
+	next := auditHead{Seq: row.Seq, Hash: e.link(last.Hash, body), At: row.At, epoch: int64(e.number)}
 	_, err = tx.Exec(sqlAuditAdd, workspace, row.Seq, int64(row.At), row.Who.KeyID, row.Operation, row.ObjectID, row.Result, body, int64(e.number), next.Hash)
 	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
@@ -107,7 +107,7 @@ func (a *Access) append(tx *db.Tx, workspace string, row AuditRow) error {
 // readHead is the end of a workspace's chain. Before the first row, the id of the workspace stands for the hash.
 func readHead(tx *db.Tx, workspace string) (auditHead, error) {
 	h := auditHead{Hash: []byte(workspace)}
-	err := tx.Row(sqlAuditHead, workspace).Scan(&h.Seq, &h.Hash)
+	err := tx.Row(sqlAuditHead, workspace).Scan(&h.Seq, &h.Hash, &h.epoch)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return h, fmt.Errorf("read the end of the audit log: %w", err)
 	}

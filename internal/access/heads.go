@@ -3,9 +3,7 @@ package access
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -26,6 +24,8 @@ type auditHead struct {
 	Seq  int64   `json:"seq"`
 	Hash []byte  `json:"hash"`
 	At   op.Time `json:"at"`
+
+	epoch int64 // number of the server secret of the row; 0 where it is not asked for, and before the first row
 }
 
 func (h auditHead) same(other auditHead) bool {
@@ -58,13 +58,14 @@ func (h *heads) snapshot() map[string]auditHead {
 
 // openHeads reads the ends of the chains. It refuses a database that is behind those that were written down, and a file that somebody
 // else wrote, unless that is accepted: then the chains say so from here on. A file that is gone is said too, loudly, but stops nobody:
-// where the database is PostgreSQL, a server may be moved without its folder.
-func (a *Access) openHeads(ctx context.Context) error {
+// where the database is PostgreSQL, a server may be moved without its folder. newest is the number of the newest server secret that the
+// database knows.
+func (a *Access) openHeads(ctx context.Context, newest int64) error {
 	var old bool
 	var behind []string
 	known, unread := map[string]auditHead(nil), error(nil)
 	if !a.LookOnly {
-		if known, unread = a.readHeads(); unread != nil && !errors.Is(unread, errHeadsMissing) && !errors.Is(unread, ErrHeadsAltered) {
+		if known, unread = a.readHeads(newest); unread != nil && !errors.Is(unread, errHeadsMissing) && !errors.Is(unread, ErrHeadsAltered) {
 			return unread
 		}
 	}
@@ -203,130 +204,9 @@ func (a *Access) WriteHeads(context.Context) error {
 	return a.saveHeads(ends)
 }
 
-// Chain is what a check of one workspace's audit log found.
-type Chain struct {
-	Workspace string `json:"workspace"`
-	Rows      int64  `json:"rows"`
-	OK        bool   `json:"ok"`
-	Problem   string `json:"problem" doc:"what does not fit, and where; empty when the chain is whole"`
-}
-
-func (c *Chain) fail(format string, args ...any) {
-	if c.OK {
-		c.OK, c.Problem = false, fmt.Sprintf(format, args...)
-	}
-}
-
-// CheckAudit walks the chains of all workspaces, or of one, and holds them against the ends that the server wrote down. A file of ends
-// that is gone, or that somebody else wrote, is a problem of every chain: a row cut off at its end would not be noticed.
-func (a *Access) CheckAudit(ctx context.Context, only string) ([]Chain, error) {
-	known, unread := a.readHeads()
-	if unread != nil && !errors.Is(unread, errHeadsMissing) && !errors.Is(unread, ErrHeadsAltered) {
-		return nil, unread
-	}
-	ends := a.heads.snapshot() // before the database is read, which may only be further
-	var out []Chain
-	err := a.DB.View(ctx, func(tx *db.Tx) error {
-		old, err := a.hasOldRows(tx)
-		if err != nil {
-			return err
-		}
-		ids := []string{only}
-		if only == "" {
-			if ids, err = chained(tx, known, ends); err != nil {
-				return err
-			}
-		}
-		out = nil
-		for _, id := range ids {
-			c, err := a.checkChain(tx, id, known[id], ends[id])
-			if err != nil {
-				return fmt.Errorf("check the audit log of %s: %w", id, err)
-			}
-			if unread != nil && (old || !errors.Is(unread, errHeadsMissing)) {
-				c.fail("%v", unread)
-			}
-			out = append(out, c)
-		}
-		return nil
-	})
-	return out, err
-}
-
-// chained lists every workspace that there is, or that has rows, or that should have some.
-func chained(tx *db.Tx, known ...map[string]auditHead) ([]string, error) {
-	ids, err := workspaceIDs(tx)
-	if err != nil {
-		return nil, err
-	}
-	var more []string
-	err = each(tx, sqlAuditOwners, nil, func(r *sql.Rows) error {
-		var id string
-		err := r.Scan(&id)
-		more = append(more, id)
-		return err
-	})
-	for _, k := range known {
-		more = append(more, slices.Sorted(maps.Keys(k))...)
-	}
-	for _, id := range more {
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids, err
-}
-
-// storedRow is a row of the audit log with the columns by which it is found.
-type storedRow struct {
-	seq, at, epoch                           int64
-	keyID, operation, objectID, result, body string
-	hash                                     []byte
-}
-
-func (s *storedRow) scan(r scanner) error {
-	return r.Scan(&s.seq, &s.at, &s.keyID, &s.operation, &s.objectID, &s.result, &s.body, &s.epoch, &s.hash)
-}
-
-// fits says whether the columns say what the body says.
-func (s *storedRow) fits() bool {
-	var row AuditRow
-	return json.Unmarshal([]byte(s.body), &row) == nil && row.Seq == s.seq && int64(row.At) == s.at && row.Who.KeyID == s.keyID &&
-		row.Operation == s.operation && row.ObjectID == s.objectID && row.Result == s.result
-}
-
-func (a *Access) checkChain(tx *db.Tx, workspace string, known ...auditHead) (Chain, error) {
-	c := Chain{Workspace: workspace, OK: true}
-	before := []byte(workspace)
-	err := each(tx, sqlAuditChain, []any{workspace}, func(r *sql.Rows) error {
-		var s storedRow
-		if err := s.scan(r); err != nil {
-			return err
-		}
-		c.Rows++
-		e := a.sealer.epoch(uint16(s.epoch))
-		switch {
-		case s.seq != c.Rows:
-			c.fail("row %d is missing", c.Rows)
-		case e == nil || int64(e.number) != s.epoch:
-			c.fail("row %d was written under server secret %d, which is not known here", s.seq, s.epoch)
-		case !hmac.Equal(e.link(before, s.body), s.hash):
-			c.fail("row %d, or the one before it, was changed", s.seq)
-		case !s.fits():
-			c.fail("the columns of row %d were changed", s.seq)
-		}
-		for _, k := range known {
-			if k.Seq == s.seq && !bytes.Equal(k.Hash, s.hash) {
-				c.fail("row %d is not the one that the server wrote down", s.seq)
-			}
-		}
-		before = s.hash
-		return nil
-	})
-	for _, k := range known {
-		if c.Rows < k.Seq {
-			c.fail("it ends at row %d, but the server wrote down row %d", c.Rows, k.Seq)
-		}
-	}
-	return c, err
+// rewriteHeads writes the file under the newest server secret, also when no chain has grown.
+func (a *Access) rewriteHeads() error {
+	a.heads.file.Lock()
+	defer a.heads.file.Unlock()
+	return a.saveHeads(a.heads.snapshot())
 }

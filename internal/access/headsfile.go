@@ -19,7 +19,8 @@ import (
 // <data dir>/audit.heads holds the end of every chain, a line each, in the order of the ids, and one more line that says how many there
 // are. A line is JSON, a tab, and an HMAC in hex over the HMAC of the line before and the JSON, under a key derived from the server
 // secret (HKDF, "unstuck audit heads"). So whoever can write the file, but does not know the server secret, cannot change, add, remove
-// or swap a line.
+// or swap a line. Only the newest server secret counts: whoever got hold of an older one, which may be why there is a newer one, cannot
+// either.
 
 // ErrHeadsAltered refuses to start beside an audit.heads that this server did not write: it may hide that the database was rolled back.
 var ErrHeadsAltered = errors.New("audit.heads was changed by somebody else than this server, so it cannot tell whether the database is behind the audit log; put back the file as it was, or start once with --accept-rollback, which the audit log will say")
@@ -75,8 +76,9 @@ func (e *epoch) headsText(ends map[string]auditHead) []byte {
 	return text.Bytes()
 }
 
-// readHeads reads the file. It fails with errHeadsMissing when there is none, and with ErrHeadsAltered when it is not as it was written.
-func (a *Access) readHeads() (map[string]auditHead, error) {
+// readHeads reads the file. It fails with errHeadsMissing when there is none, and with ErrHeadsAltered when it is not as it was written
+// under the newest server secret that the database knows, or one that is newer still.
+func (a *Access) readHeads(newest int64) (map[string]auditHead, error) {
 	if a.Dir == "" {
 		return map[string]auditHead{}, nil
 	}
@@ -87,10 +89,10 @@ func (a *Access) readHeads() (map[string]auditHead, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", a.headsPath(), err)
 	}
-	return a.sealer.readHeads(text)
+	return a.sealer.readHeads(text, newest)
 }
 
-func (s *sealer) readHeads(text []byte) (map[string]auditHead, error) {
+func (s *sealer) readHeads(text []byte, newest int64) (map[string]auditHead, error) {
 	out := map[string]auditHead{}
 	var mac []byte
 	n, ended := 0, false
@@ -109,6 +111,9 @@ func (s *sealer) readHeads(text []byte) (map[string]auditHead, error) {
 		e := s.epoch(l.Epoch)
 		if e == nil {
 			return nil, altered(fmt.Sprintf("was written under server secret %d, which is not known here", l.Epoch))
+		}
+		if int64(l.Epoch) < newest {
+			return nil, altered(fmt.Sprintf("was written under server secret %d, which %d has replaced", l.Epoch, newest))
 		}
 		if mac = e.sign(mac, body); !hmac.Equal(mac, given) {
 			return nil, altered("is not as it was written, or the one before it")

@@ -103,7 +103,14 @@ func (a *Access) KeepEnded(ctx context.Context, ended Ended) (kept Kept, err err
 		}
 		return a.keepRoles(tx, ended.members, &kept)
 	})
-	return kept, err
+	if err != nil {
+		return kept, err
+	}
+	known, err := a.checkSecrets(ctx) // the backup may be from before the newest server secret
+	if err != nil {
+		return kept, err
+	}
+	return kept, a.noteSecrets(ctx, known)
 }
 
 func (a *Access) keepSecrets(tx *db.Tx, ended []endedSecret) (n int, err error) {
@@ -128,27 +135,6 @@ func (a *Access) keepSecrets(tx *db.Tx, ended []endedSecret) (n int, err error) 
 		}
 	}
 	return n, nil
-}
-
-// CheckRows walks the chains of all workspaces without holding them against the heads that were written down: a backup is behind
-// them.
-func (a *Access) CheckRows(ctx context.Context) (out []Chain, err error) {
-	err = a.DB.View(ctx, func(tx *db.Tx) error {
-		out = nil
-		ids, err := workspaceIDs(tx)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			c, err := a.checkChain(tx, id, auditHead{})
-			if err != nil {
-				return err
-			}
-			out = append(out, c)
-		}
-		return nil
-	})
-	return out, err
 }
 
 // ForgetHeads removes the heads that were written down, so that those of a restored database can take their place.

@@ -42,12 +42,12 @@ func TestRunWritesWhatIsGathered(t *testing.T) {
 		if n := stored(uses); n != 2 {
 			t.Errorf("%d last uses are on disk after five seconds", n)
 		}
-		if known, err := w.a.readHeads(); err != nil || len(known) != 0 {
+		if known, err := w.a.readHeads(1); err != nil || len(known) != 0 {
 			t.Errorf("the heads were written before the minute was over: %v, %v", known, err)
 		}
 		<-time.After(time.Minute)
 		synctest.Wait()
-		if known, err := w.a.readHeads(); err != nil || len(known) != 1 {
+		if known, err := w.a.readHeads(1); err != nil || len(known) != 1 {
 			t.Errorf("%v, %v", known, err)
 		}
 		w.must(secret, "execution.claim", nil)

@@ -16,6 +16,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"unstuck/internal/db"
+	"unstuck/internal/op"
 )
 
 // ServerSecrets is the text of a secret file or of UNSTUCK_SECRET: entries "number:secret" of at least 32 characters, separated by
@@ -233,6 +236,18 @@ func (e *epoch) link(before []byte, body string) []byte {
 
 // SecretNumber is the number of the newest server secret: what is sealed now names it.
 func (a *Access) SecretNumber() int64 { return int64(a.sealer.current().number) }
+
+// SecretReplaced is when the server secret of this number stopped being the newest; 0 while it is.
+func (a *Access) SecretReplaced(tx *db.Tx, number int64) (op.Time, error) {
+	if number >= a.SecretNumber() {
+		return 0, nil
+	}
+	var at *int64
+	if err := tx.Row(sqlEpochAfter, number).Scan(&at); err != nil || at == nil {
+		return 0, err
+	}
+	return op.Time(*at), nil
+}
 
 // SealEvidence is HMAC-SHA-256 over a link of a chain of evidence, under a key that the server secret of this number gives for
 // nothing else; nil when no server secret of this number is known here.

@@ -45,9 +45,20 @@ func WriteSecretFile(dir string, s ServerSecrets) error {
 	return nil
 }
 
-// checkSecrets holds the server secrets against the check values in the database and notes those that are new.
-func (a *Access) checkSecrets(ctx context.Context) error {
-	known := map[int64][]byte{}
+// checkValues are the check values in the database, by the numbers of their server secrets.
+type checkValues map[int64][]byte
+
+// newest is the highest number; 0 in a new database.
+func (c checkValues) newest() (n int64) {
+	for number := range c {
+		n = max(n, number)
+	}
+	return n
+}
+
+// checkSecrets holds the server secrets against the check values in the database.
+func (a *Access) checkSecrets(ctx context.Context) (checkValues, error) {
+	known := checkValues{}
 	err := a.DB.View(ctx, func(tx *db.Tx) error {
 		clear(known)
 		return each(tx, sqlEpochs, nil, func(r *sql.Rows) error {
@@ -59,38 +70,85 @@ func (a *Access) checkSecrets(ctx context.Context) error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("read the check values of the server secrets: %w", err)
+		return nil, fmt.Errorf("read the check values of the server secrets: %w", err)
 	}
 	for _, n := range slices.Sorted(maps.Keys(known)) {
 		e := a.sealer.epoch(uint16(n))
 		if e == nil {
-			return fmt.Errorf("server secret %d is missing: %w", n, ErrWrongSecret)
+			return nil, fmt.Errorf("server secret %d is missing: %w", n, ErrWrongSecret)
 		}
 		if !hmac.Equal(e.check, known[n]) {
-			return fmt.Errorf("server secret %d: %w", n, ErrWrongSecret)
+			return nil, fmt.Errorf("server secret %d: %w", n, ErrWrongSecret)
 		}
 	}
-	return a.noteEpochs(ctx, known)
+	return known, nil
 }
 
-func (a *Access) noteEpochs(ctx context.Context, known map[int64][]byte) error {
-	var fresh []*epoch
-	for _, e := range a.sealer.held.Load().byNumber {
-		if known[int64(e.number)] == nil {
-			fresh = append(fresh, e)
+// noteSecrets tells the database of the server secrets that it does not know yet. In the same commit every workspace's webhook secrets are
+// encrypted under the newest one, and every audit log goes on under it with a row that says so: from there on, rows under an older one are
+// forged. audit.heads is written under it before, so that it never is behind the database.
+func (a *Access) noteSecrets(ctx context.Context, known checkValues) error {
+	newest := int64(a.sealer.current().number)
+	if !a.LookOnly && known.newest() > 0 && known.newest() < newest {
+		if err := a.rewriteHeads(); err != nil {
+			return err
 		}
 	}
-	if len(fresh) == 0 {
+	fresh := map[int64]*epoch{}
+	for n, e := range a.sealer.held.Load().byNumber {
+		if known[int64(n)] == nil {
+			fresh[int64(n)] = e
+		}
+	}
+	behind := func(end auditHead) bool { return end.epoch < newest }
+	if len(fresh) == 0 && !slices.ContainsFunc(slices.Collect(maps.Values(a.heads.snapshot())), behind) {
 		return nil
 	}
-	return a.DB.Update(ctx, func(tx *db.Tx) error {
-		for _, e := range fresh {
-			if _, err := tx.Exec(sqlEpochAdd, int64(e.number), e.check, a.now()); err != nil {
-				return fmt.Errorf("note server secret %d: %w", e.number, err)
+	return a.update(ctx, func(tx *db.Tx) error {
+		for _, n := range slices.Sorted(maps.Keys(fresh)) {
+			if _, err := tx.Exec(sqlEpochAdd, n, fresh[n].check, a.now()); err != nil {
+				return fmt.Errorf("note server secret %d: %w", n, err)
 			}
 		}
-		return nil
+		ids, err := workspaceIDs(tx)
+		for _, id := range ids {
+			if err == nil && len(fresh) > 0 {
+				err = a.sealAgain(tx, id)
+			}
+			if err == nil {
+				err = a.noteRotation(tx, id, newest)
+			}
+		}
+		return err
 	})
+}
+
+// noteRotation adds the row that a chain goes on under the newest server secret, where its last row is under an older one.
+func (a *Access) noteRotation(tx *db.Tx, workspace string, newest int64) error {
+	end, err := readHead(tx, workspace)
+	if err != nil || end.Seq == 0 || end.epoch >= newest {
+		return err
+	}
+	return a.append(tx, workspace, a.serverRow("server_secret.rotate", "server_secret", fmt.Sprint(newest), "server secret", map[string]any{}))
+}
+
+// sealAgain encrypts the webhook secrets of a workspace under the newest server secret.
+func (a *Access) sealAgain(tx *db.Tx, workspace string) error {
+	w, err := readWorkspace(tx, workspace)
+	if err != nil {
+		return err
+	}
+	for _, box := range []*[]byte{&w.webhookSecret, &w.alertSecret, &w.webhookOld} {
+		if len(*box) == 0 {
+			continue
+		}
+		text, err := a.sealer.open(*box)
+		if err != nil {
+			return err
+		}
+		*box = a.sealer.seal(text)
+	}
+	return a.setWorkspace(tx, &w)
 }
 
 // RotateServerSecret adds a server secret to the secret file. Keys are hashed again under it at their next use.
@@ -114,47 +172,14 @@ func (a *Access) RotateServerSecret(ctx context.Context) (SecretStatus, error) {
 	if err := a.sealer.load(next); err != nil {
 		return SecretStatus{}, err
 	}
-	if err := a.checkSecrets(ctx); err != nil {
+	known, err := a.checkSecrets(ctx)
+	if err != nil {
 		return SecretStatus{}, err
 	}
-	if err := a.resealAll(ctx); err != nil {
+	if err := a.noteSecrets(ctx, known); err != nil {
 		return SecretStatus{}, err
 	}
 	return a.SecretStatus(ctx)
-}
-
-// resealAll encrypts every webhook secret under the newest server secret and notes the rotation in every audit log.
-func (a *Access) resealAll(ctx context.Context) error {
-	return a.update(ctx, func(tx *db.Tx) error {
-		ids, err := workspaceIDs(tx)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			w, err := readWorkspace(tx, id)
-			if err != nil {
-				return err
-			}
-			for _, box := range []*[]byte{&w.webhookSecret, &w.alertSecret, &w.webhookOld} {
-				if len(*box) == 0 {
-					continue
-				}
-				text, err := a.sealer.open(*box)
-				if err != nil {
-					return err
-				}
-				*box = a.sealer.seal(text)
-			}
-			if err := a.setWorkspace(tx, &w); err != nil {
-				return err
-			}
-			row := a.serverRow("server_secret.rotate", "server_secret", fmt.Sprint(a.sealer.current().number), "server secret", map[string]any{})
-			if err := a.append(tx, id, row); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // SecretStatus says under which server secrets the living secrets of keys are hashed.

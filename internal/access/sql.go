@@ -99,7 +99,7 @@ const (
 // The audit log.
 const (
 	sqlAuditAdd    = `INSERT INTO audit (workspace_id, seq, at, key_id, operation, object_id, result, body, epoch, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`
-	sqlAuditHead   = `SELECT seq, hash FROM audit WHERE workspace_id = ?1 ORDER BY seq DESC LIMIT 1`
+	sqlAuditHead   = `SELECT seq, hash, epoch FROM audit WHERE workspace_id = ?1 ORDER BY seq DESC LIMIT 1`
 	sqlAuditHashAt = `SELECT hash FROM audit WHERE workspace_id = ?1 AND seq = ?2`
 	sqlAuditOlder  = `SELECT 1 FROM audit WHERE at < ?1 LIMIT 1`
 	sqlAuditOwners = `SELECT DISTINCT workspace_id FROM audit ORDER BY workspace_id`
@@ -116,6 +116,8 @@ const sqlSettled = `INSERT INTO settings (name, value) VALUES ('settled', ?1) ON
 
 // Server secrets.
 const (
-	sqlEpochs   = `SELECT epoch, check_value FROM server_secrets ORDER BY epoch`
-	sqlEpochAdd = `INSERT INTO server_secrets (epoch, check_value, created_at) VALUES (?1, ?2, ?3)`
+	sqlEpochs      = `SELECT epoch, check_value FROM server_secrets ORDER BY epoch`
+	sqlEpochNewest = `SELECT COALESCE(max(epoch), 0) FROM server_secrets`
+	sqlEpochAfter  = `SELECT min(created_at) FROM server_secrets WHERE epoch > ?1`
+	sqlEpochAdd    = `INSERT INTO server_secrets (epoch, check_value, created_at) VALUES (?1, ?2, ?3)`
 )

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
@@ -193,6 +194,8 @@ func (c *Cues) checkChain(e *execution, links []link) string {
 		switch {
 		case l.version != int64(i)+1:
 			return fmt.Sprintf("version %d is missing", i+1)
+		case i > 0 && l.epoch < links[i-1].epoch:
+			return fmt.Sprintf("version %d was written under server secret %d, which %d had replaced before", l.version, l.epoch, links[i-1].epoch)
 		case c.sum(l, previous) == "":
 			return fmt.Sprintf("version %d was written under server secret %d, which is not known here", l.version, l.epoch)
 		case c.sum(l, previous) != l.hash:
@@ -201,6 +204,24 @@ func (c *Cues) checkChain(e *execution, links []link) string {
 		previous = l.hash
 	}
 	return checkOutcome(e, links)
+}
+
+// clockSlack is by how much a link may be younger than the server secret that replaced its own: clocks are set back at times.
+const clockSlack = op.Time(time.Minute / time.Microsecond)
+
+// checkAge finds a link that was written under a server secret which had been replaced by then: whoever got hold of an older secret can add
+// nothing that is new. "" when there is none.
+func (c *Cues) checkAge(tx *db.Tx, links []link) (string, error) {
+	for _, l := range links {
+		replaced, err := c.Access.SecretReplaced(tx, l.epoch)
+		if err != nil {
+			return "", err
+		}
+		if replaced != 0 && l.at > replaced+clockSlack {
+			return fmt.Sprintf("version %d, of %s, was written under server secret %d, which was replaced at %s", l.version, l.at, l.epoch, replaced), nil
+		}
+	}
+	return "", nil
 }
 
 // checkOutcome holds the outcome that an execution shows against what its chain, which is whole, says.

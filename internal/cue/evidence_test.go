@@ -177,6 +177,50 @@ func TestChainTakesTheServerSecret(t *testing.T) {
 	})
 }
 
+// Who has an older server secret and can write to the database adds nothing to a chain: neither behind a version that was written since it
+// was replaced, nor with a time since then.
+func TestReplacedServerSecretAddsNoEvidence(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		worker := f.key("worker", nil)
+		id, token := f.taken(worker, "")
+		f.ok(worker, "execution.report", input{"id": id, "lease_token": token, "success": true, "summary": "s"})
+		f.clock.Advance(time.Hour)
+		f.secrets = access.ServerSecrets(string(f.secrets) + "2:" + strings.Repeat("second", 8))
+		f.restart()
+		fault := func() string {
+			got := f.ok(worker, "execution.check_evidence", input{"id": id})
+			return fmt.Sprint(got["fault"])
+		}
+		if got := fault(); got != "<nil>" {
+			t.Fatalf("after the rotation: %v", got)
+		}
+		forge := func(version int64, at op.Time) {
+			var last link
+			f.must(f.db.View(t.Context(), func(tx *db.Tx) error {
+				return last.scan(tx.Row("SELECT "+linkColumns+" FROM evidence WHERE execution_id = ?1 AND version = ?2", id, version-1))
+			}))
+			l := link{outcomeAt: last.outcomeAt, execution: id, version: version, at: at, keyID: last.keyID, what: whatVerify, body: `{"valid":true,"outcome_state":"verified_success"}`, epoch: 1}
+			l.hash = f.cues.sum(&l, last.hash) // under the old one
+			f.must(f.db.Update(t.Context(), func(tx *db.Tx) error { return l.save(tx) }))
+			f.sql("UPDATE executions SET evidence_count = ?1, outcome_state = 'verified_success'", version)
+		}
+		forge(2, f.cues.now()+clockSlack+1)
+		if got := fault(); !strings.Contains(got, "version 2, of") || !strings.Contains(got, "server secret 1, which was replaced at") {
+			t.Errorf("a forged version: %s", got)
+		}
+		f.sql("DELETE FROM evidence WHERE version = 2")
+		f.sql("UPDATE executions SET evidence_count = 1, outcome_state = 'reported_success'")
+		f.ok(worker, "execution.add_evidence", input{"id": id, "summary": "t"})
+		if got := fault(); got != "<nil>" {
+			t.Errorf("a true version: %v", got)
+		}
+		forge(3, 1)
+		if got := fault(); !strings.Contains(got, "version 3 was written under server secret 1, which 2 had replaced before") {
+			t.Errorf("a forged version behind a newer one: %s", got)
+		}
+	})
+}
+
 // Any byte of any column of any row that changes is found, and so is a row that is left out, doubled or moved.
 func TestChainProperty(t *testing.T) {
 	c := onSQLite(t).cues // which only lends its server secret

@@ -191,7 +191,13 @@ func (c *Cues) checkEvidence(ctx context.Context, in executionID) (out checkOutp
 		if err != nil {
 			return fmt.Errorf("read the evidence of execution %s: %w", e.id, err)
 		}
-		out = checkOutput{ExecutionID: e.id, Fault: orNil(c.checkChain(e, links)), Versions: make([]evidenceVersion, len(links))}
+		fault := c.checkChain(e, links)
+		if fault == "" {
+			if fault, err = c.checkAge(tx, links); err != nil {
+				return err
+			}
+		}
+		out = checkOutput{ExecutionID: e.id, Fault: orNil(fault), Versions: make([]evidenceVersion, len(links))}
 		out.OK = out.Fault == nil
 		for i, l := range links {
 			out.Versions[i] = evidenceVersion{Version: l.version, At: l.at, KeyID: l.keyID, What: l.what, Hash: l.hash}
