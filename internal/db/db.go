@@ -113,6 +113,9 @@ func (d *DB) startWriter(o Options) {
 	if o.Reserve > 0 && d.dialect == sqlite {
 		w.reserve = openReserve(ReservePath(d.name), o.Reserve, o.Log)
 	}
+	if d.dialect == postgres {
+		w.growth = newGrowth(d.engine, o.Log)
+	}
 	go func() {
 		defer close(d.done)
 		w.loop()

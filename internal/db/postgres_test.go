@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -337,4 +338,30 @@ func TestCommitsAreDurableOnPostgres(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestGrowthIsNoticed writes many rows: PostgreSQL must have looked at them soon, whether or not its own look came.
+func TestGrowthIsNoticed(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.DSN(t)
+	d, o := open(t, db.Options{DSN: dsn}), connectOther(t, dsn)
+	ids := make([]string, 1000)
+	for n := range 3 {
+		for i := range ids {
+			ids[i] = fmt.Sprint(n, "-", i)
+		}
+		update(t, d, func(tx *db.Tx) error {
+			_, err := tx.Exec("INSERT INTO settings (name, value) SELECT r.id, 'x' FROM @rows(id TEXT ?1) AS r", ids)
+			return err
+		})
+	}
+	rows := float64(-1)
+	for deadline := time.Now().Add(20 * time.Second); rows < 2000 && time.Now().Before(deadline); {
+		if err := o.conn.QueryRow(context.Background(), "SELECT reltuples FROM pg_class WHERE relname = 'settings'").Scan(&rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rows < 2000 {
+		t.Errorf("PostgreSQL believes that there are %v rows", rows)
+	}
 }

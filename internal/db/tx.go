@@ -18,6 +18,7 @@ type Tx struct {
 	writable bool
 	mark     func() error // makes the caller's savepoint; called before each statement that writes
 	wrote    bool
+	changed  int64     // rows, by Exec
 	err      error     // the first error of a statement
 	rows     *sql.Rows // of the last Query
 	over     bool
@@ -55,6 +56,7 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 	if err != nil {
 		return 0, tx.fail(query, err)
 	}
+	tx.changed += n
 	return n, nil
 }
 

@@ -35,6 +35,7 @@ type writer struct {
 	unknown func() // the commit's fate is unknown
 	trouble *atomic.Pointer[error]
 	reserve *reserve
+	growth  *growth
 }
 
 // fate is what became of an attempt to commit a batch.
@@ -58,6 +59,7 @@ func (w *writer) loop() {
 		w.serve(batch)
 		clear(batch)
 	}
+	w.growth.stop()
 	w.disconnect()
 }
 
@@ -143,14 +145,18 @@ func present(batch []*call) []*call {
 	return kept
 }
 
-// noteSaved notes that the database can be written, if anything was.
+// noteSaved notes that the database can be written, if anything was, and how much.
 func (w *writer) noteSaved(batch []*call) {
+	saved, rows := false, int64(0)
 	for _, c := range batch {
 		if c.err == nil && c.tx.wrote {
-			w.trouble.Store(nil)
-			w.reserve.refill()
-			return
+			saved, rows = true, rows+c.tx.changed
 		}
+	}
+	if saved {
+		w.trouble.Store(nil)
+		w.reserve.refill()
+		w.growth.wrote(rows)
 	}
 }
 
