@@ -37,9 +37,6 @@ func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error)
 	if c.Effect != op.Read && !c.Unaudited {
 		ctx = db.WithBeforeCommit(ctx, wasRecorded)
 	}
-	if c.Urgent {
-		ctx = db.WithReserve(ctx)
-	}
 	return ctx, nil
 }
 

@@ -59,7 +59,6 @@ func (a *Access) updateKey(ctx context.Context, in keyUpdate) (out Key, err erro
 			return keyEnded(row.id)
 		}
 		was := row
-		row.name = asOpt(in.Name).Or(row.name)
 		if err := in.narrowScope(&row); err != nil {
 			return err
 		}
@@ -69,6 +68,10 @@ func (a *Access) updateKey(ctx context.Context, in keyUpdate) (out Key, err erro
 		if err := in.narrowEnd(&row, a.now()); err != nil {
 			return err
 		}
+		if row != was { // another name alone can wait for room on the disk
+			tx.Urgent(row.workspace, db.Narrowing)
+		}
+		row.name = asOpt(in.Name).Or(row.name)
 		out, err = r.save(row, was, "")
 		return err
 	})

@@ -101,6 +101,9 @@ func (r *reader) rotatedEnd(c *Caller, target rights, in keyRotate) (keyRow, err
 // turn gives a key a new secret. With an overlap below 0 every older one ends in the same commit; otherwise the new one is pending
 // until its first use. One that was pending, or still old, is replaced: a key has two secrets at most.
 func (r *reader) turn(row keyRow, overlap int64) (NewKey, error) {
+	if overlap < 0 {
+		r.tx.Urgent(row.workspace, db.Narrowing)
+	}
 	secrets, err := readSecrets(r.tx, row.id)
 	if err != nil {
 		return NewKey{}, err
@@ -125,6 +128,7 @@ func (r *reader) finish(row keyRow, reason string) (out Rotated, err error) {
 	if err != nil {
 		return out, err
 	}
+	r.tx.Urgent(row.workspace, db.Narrowing)
 	now, newest, ended := r.a.now(), secrets[0], ""
 	for _, s := range secrets[1:] {
 		if s.over(now) {

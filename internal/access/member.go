@@ -147,6 +147,9 @@ func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out C
 			Unchanged(tx)
 			return nil
 		}
+		if rolePerms(m.role)&^rolePerms(role) != 0 {
+			tx.Urgent(m.workspace, db.Ending)
+		}
 		detail := map[string]any{"role": change{m.role, role}}
 		if out.Known, err = r.decideKeys(c, m, role, keys, detail); err != nil {
 			return err

@@ -225,6 +225,7 @@ func setKey(tx *db.Tx, k *keyRow) error {
 
 // endKey revokes a key.
 func (a *Access) endKey(tx *db.Tx, k *keyRow, by string) error {
+	tx.Urgent(k.workspace, db.Ending)
 	k.revoked, k.revokedBy = a.now(), by
 	return setKey(tx, k)
 }

@@ -8,10 +8,9 @@ import (
 // call is one Update on its way through the writer. The caller's goroutine runs the function itself, step by step as the
 // writer says, so that a panic or runtime.Goexit (as by testing.T.FailNow) stays where it belongs and shows its own stack.
 type call struct {
-	ctx     context.Context // of its transactions
-	fn      func(*Tx) error
-	before  []func(*Tx) error
-	reserve bool // it may use the reserve
+	ctx    context.Context // of its transactions
+	fn     func(*Tx) error
+	before []func(*Tx) error
 
 	claimed atomic.Bool   // by the writer, which gives it a turn, or by its own caller, who gives up waiting
 	steps   chan step     // writer to caller
@@ -32,7 +31,7 @@ const (
 )
 
 func newCall(ctx context.Context, fn func(*Tx) error) *call {
-	return &call{ctx: inside(ctx), fn: fn, before: beforeCommit(ctx), reserve: ctx.Value(reserveKey{}) != nil, steps: make(chan step), back: make(chan struct{}, 1)}
+	return &call{ctx: inside(ctx), fn: fn, before: beforeCommit(ctx), steps: make(chan step), back: make(chan struct{}, 1)}
 }
 
 // claim is true for the one who comes first.

@@ -34,7 +34,7 @@ type Options struct {
 	// LockWait is how long to wait for the server that holds the lock of a PostgreSQL database; 0 means 30 seconds, a negative
 	// value does not wait. A SQLite database never waits.
 	LockWait time.Duration
-	// Reserve is how many bytes a file beside a SQLite database takes up, to be given to an Update with [WithReserve] when the
+	// Reserve is how many bytes a file beside a SQLite database takes up, to be given to an Update with [Tx.Urgent] when the
 	// disk is full. It is made when there is room, also later. 0 makes none; a multiple of 64 KiB. PostgreSQL has no use for it.
 	Reserve int64
 

@@ -12,7 +12,7 @@ var (
 	// read again before it repeats anything; whoever keeps memory beside the database registers with [DB.OnUnknown].
 	ErrUnknown = error(passing("it is unknown whether the change was saved, because the database failed while saving it; look before you repeat it"))
 
-	// ErrDiskFull says that there was no room to write, with [WithReserve] not even in the reserve. Nothing was changed; the next
+	// ErrDiskFull says that there was no room to write, with [Tx.Urgent] not even in the reserve. Nothing was changed; the next
 	// Update works again when there is room.
 	ErrDiskFull = error(passing("the disk of the database is full, or cannot be written: nothing was changed"))
 

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	reserveSteps = 8           // a full disk is given the reserve in so many parts
+	reserveSteps = 32          // a full disk is given the reserve in so many parts
 	refillEvery  = time.Minute // how often it is tried to make the reserve whole again
 )
 
@@ -19,13 +19,25 @@ type reserve struct {
 	path string
 	size int64 // bytes, when it is whole
 	left int64 // bytes that it takes up now
-	next time.Time
-	log  *slog.Logger
+	// given is how much of it each share was given since it was last whole.
+	given map[string]int64
+	next  time.Time
+	log   *slog.Logger
 }
+
+// Urgency says for what a transaction may use the reserve when the disk is full. The zero value is for nothing.
+type Urgency int
+
+const (
+	// Narrowing leaves somebody with less: it gets an eighth of the reserve for its share, and only from the first half.
+	Narrowing Urgency = iota + 1
+	// Ending takes away all that somebody had. The second half of the reserve is kept for it.
+	Ending
+)
 
 // openReserve makes the reserve whole, or as large as it was when there is no room.
 func openReserve(path string, size int64, log *slog.Logger) *reserve {
-	r := &reserve{path: path, size: size, log: log}
+	r := &reserve{path: path, size: size, given: map[string]int64{}, log: log}
 	if st, err := os.Stat(path); err == nil {
 		r.left = min(st.Size(), size)
 	}
@@ -35,12 +47,17 @@ func openReserve(path string, size int64, log *slog.Logger) *reserve {
 	return r
 }
 
-// give makes some room; false when there is none left to give.
-func (r *reserve) give() bool {
-	if r.left == 0 {
+// give makes some room; false when there is none left to give for this. No share gets more than it leaves for others.
+func (r *reserve) give(u Urgency, share string) bool {
+	part := min(r.size/reserveSteps, r.left)
+	left, given := r.left-part, r.given[share]+part
+	switch {
+	case part == 0 || given > left:
+		return false
+	case u != Ending && (u != Narrowing || left < r.size/2 || given > r.size/8):
 		return false
 	}
-	r.left = max(r.left-r.size/reserveSteps, 0)
+	r.left, r.given[share] = left, given
 	if err := r.shrink(); err != nil {
 		r.log.Error("give up a part of the reserve", "file", r.path, "err", err)
 		r.left = 0
@@ -73,6 +90,9 @@ func (r *reserve) fill() {
 	}
 	if err := errors.Join(f.Truncate(left), f.Close()); err == nil {
 		r.left = left
+	}
+	if r.left == r.size {
+		clear(r.given)
 	}
 }
 

@@ -40,11 +40,16 @@ func sizeOf(t *testing.T, path string) int64 {
 	return st.Size()
 }
 
-// urgent is an update for together that may use the reserve.
+// urgent is an update for together that may use the reserve, for an end of rights.
 func urgent(d *db.DB, name string, size int) func() error {
-	return func() error {
-		return d.Update(db.WithReserve(context.Background()), func(tx *db.Tx) error { return set(tx, name, strings.Repeat("v", size)) })
-	}
+	return urgentFor(d, "", db.Ending, name, size)
+}
+
+func urgentFor(d *db.DB, share string, u db.Urgency, name string, size int) func() error {
+	return caller(d, func(tx *db.Tx) error {
+		tx.Urgent(share, u)
+		return set(tx, name, strings.Repeat("v", size))
+	})
 }
 
 // TestReserve lets the disk become full. Who may use the reserve gets what he needs of it, also in one commit with others, who get
@@ -73,8 +78,8 @@ func TestReserve(t *testing.T) {
 	for urgent(d, fmt.Sprint("c ", n), 100_000)() == nil {
 		n++
 	}
-	if left := sizeOf(t, reserve); left != 0 {
-		t.Errorf("%d bytes are left of the reserve", left)
+	if left := sizeOf(t, reserve); left < testReserve/2 {
+		t.Errorf("one share left %d bytes of the reserve", left)
 	}
 	names := content(t, d)
 	if len(names) != n+2 || names["a"] == "" || names["b"] == "" {
@@ -85,6 +90,36 @@ func TestReserve(t *testing.T) {
 	if err := d.Failing(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestReserveIsShared: what only narrows gets little and never of the second half, and no share gets more than it leaves for the others,
+// whose ends of rights are saved after it has taken what it could.
+func TestReserveIsShared(t *testing.T) {
+	t.Parallel()
+	d, disk, reserve := openFull(t)
+	drain := func(share string, u db.Urgency) (saved int) {
+		for urgentFor(d, share, u, fmt.Sprint(share, u, saved), 10_000)() == nil {
+			saved++
+		}
+		return saved
+	}
+	left := int64(testReserve)
+	for i, x := range []struct {
+		share string
+		u     db.Urgency
+		least int64 // that must be left, of what there was before
+	}{{"a", 0, left}, {"a", db.Narrowing, left * 7 / 8}, {"b", db.Narrowing, left * 6 / 8}, {"a", db.Ending, left * 7 / 16}, {"c", db.Narrowing, left * 7 / 16}, {"b", db.Ending, left / 4}, {"c", db.Ending, left / 8}} {
+		n, now := drain(x.share, x.u), sizeOf(t, reserve)
+		if now < x.least || (now < left) != (n > 0) {
+			t.Errorf("step %d: %d saved, %d of %d left, wanted at least %d", i, n, now, left, x.least)
+		}
+		left = now
+	}
+	if n := drain("d", db.Ending); n == 0 {
+		t.Error("nothing is left for others")
+	}
+	disk.SetFull(false)
+	update(t, d, func(tx *db.Tx) error { return set(tx, "there is room again", "") })
 }
 
 // TestReserveIsMadeAgain by the next start when there is room.

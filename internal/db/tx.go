@@ -22,6 +22,8 @@ type Tx struct {
 	err      error     // the first error of a statement
 	rows     *sql.Rows // of the last Query
 	over     bool
+	urgent   Urgency // see Urgent
+	share    string
 	notes    map[any]any
 	after    []func()
 }
@@ -221,12 +223,9 @@ func beforeCommit(ctx context.Context) []func(*Tx) error {
 	return fns
 }
 
-type reserveKey struct{}
-
-// WithReserve returns a context whose Updates may use Options.Reserve when the disk is full: for what must not be refused.
-func WithReserve(ctx context.Context) context.Context {
-	return context.WithValue(ctx, reserveKey{}, true)
-}
+// Urgent says that the transaction must not be refused when the disk is full, and may use Options.Reserve. It is said before
+// what is written for it. share is on whose account: a workspace.
+func (tx *Tx) Urgent(share string, u Urgency) { tx.share, tx.urgent = share, max(tx.urgent, u) }
 
 type insideKey struct{}
 

@@ -173,7 +173,7 @@ func (w *writer) answer(batch []*call, err error) {
 		if full || !own && err != nil {
 			w.trouble.Store(&why)
 		}
-		if full && c.reserve && !c.gone && w.reserve.give() {
+		if full && !c.gone && c.tx != nil && w.reserve.give(c.tx.urgent, c.tx.share) {
 			w.serve([]*call{c})
 			continue
 		}

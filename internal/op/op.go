@@ -48,7 +48,6 @@ type Spec struct {
 	Narrow     Narrowing
 	Idempotent bool   // repeating the call has no further effect
 	Unaudited  bool   // leaves no row in the audit log although it is not Read
-	Urgent     bool   // takes rights away: it is saved also when the disk is full, from a reserve
 	Members    bool   // only for members, with a personal key
 	Hands      bool   // hands out what the caller's restrictions do not bind: only for keys without any
 	Below      bool   // what an integration key hands out lies below it, so that Hands concerns personal keys only

@@ -24,7 +24,7 @@ type full struct {
 
 func newFull(t *testing.T) *full {
 	disk := powercut.New(t, 0)
-	s := testkit.NewWith(t, testkit.Setup{Deps: func(d *server.Deps) { d.VFS, d.Reserve = disk.Name(), 256<<10 }})
+	s := testkit.NewWith(t, testkit.Setup{Deps: func(d *server.Deps) { d.VFS, d.Reserve = disk.Name(), 1<<20 }})
 	return &full{s, t, disk}
 }
 
@@ -54,10 +54,14 @@ func (f *full) use() {
 	}
 }
 
-// key makes a key.
-func (f *full) key(name string) (id, secret string) {
+// key makes a key, for reading only unless permissions are named.
+func (f *full) key(name string, permissions ...string) (id, secret string) {
 	f.t.Helper()
-	r := f.Must(f.First, "POST /v1/keys", obj{"name": name, "scope": "read-only"})
+	wanted := obj{"name": name, "scope": "read-only"}
+	if len(permissions) > 0 {
+		wanted = obj{"name": name, "permissions": permissions}
+	}
+	r := f.Must(f.First, "POST /v1/keys", wanted)
 	return r.Str("id"), r.Str("key")
 }
 
@@ -89,6 +93,38 @@ func TestRevokeOnAFullDisk(t *testing.T) {
 	f.wants(narrowedSecret, "GET /v1/executions", nil, 403, "insufficient_scope")
 	f.wants(rotatedSecret, "GET /v1/keys/self", nil, 401, "key_rotated")
 	f.wants(tom.Str("key"), "GET /v1/keys/self", nil, 401, "key_revoked")
+}
+
+// TestReserveIsKeptForEnds: keys that rotate, rename and narrow themselves and others as often as they like leave room for revocations,
+// of their own workspace and of others.
+func TestReserveIsKeptForEnds(t *testing.T) {
+	t.Parallel()
+	f := newFull(t)
+	id, secret := f.key("leaked")
+	_, turning := f.key("turning", "keys:rotate-self")
+	named, _ := f.key("named")
+	other := f.Must(f.First, "POST /v1/workspaces", obj{"name": "Other", "slug": "other"}).Str("key")
+	their := f.Must(other, "POST /v1/keys", obj{"name": "theirs", "scope": "read-only"})
+	f.fill()
+	f.wants(f.First, "PATCH /v1/keys/"+named, obj{"name": "another name"}, 503, "nothing was changed")
+	f.wants(turning, "POST /v1/keys/self/rotate", obj{}, 503, "nothing was changed")
+	for n := 0; ; n++ {
+		r := f.Do(turning, "POST /v1/keys/self/rotate", obj{"now": true})
+		if r.Status != 200 {
+			break
+		}
+		if turning = r.Str("key"); n > 1000 {
+			t.Fatal("there is no end of rotations")
+		}
+	}
+	for rate := 9999; f.Do(f.First, "PATCH /v1/keys/"+named, obj{"restrictions": obj{"rate_per_minute": rate}}).Status == 200; rate-- {
+		if rate < 9000 {
+			t.Fatal("there is no end of changes")
+		}
+	}
+	f.Must(f.First, "POST /v1/keys/"+id+"/revoke", obj{})
+	f.wants(secret, "GET /v1/keys/self", nil, 401, "key_revoked")
+	f.Must(other, "POST /v1/keys/"+their.Str("id")+"/revoke", obj{})
 }
 
 // TestRevokeWithoutRoom: when not even the reserve is left, a revoked key is shut in memory until the server stops, and the answer
