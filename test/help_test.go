@@ -275,7 +275,7 @@ func TestHelpRevokeIsForGood(t *testing.T) {
 func TestHelpMemberLeaves(t *testing.T) {
 	s := helpServer(t)
 	m := s.Must(s.First, "POST /v1/members", obj{"email": "manager@example.com", "role": "manager"})
-	personal, id := m.Str("key"), m.Str("id")
+	personal, id := s.Must(m.Str("key"), "POST /v1/keys/self/rotate", obj{"now": true}).Str("key"), m.Str("id")
 	key, secret := makeKey(t, s, personal, obj{"name": "his sync", "scope": "worker"})
 	r := s.Do(s.First, "DELETE /v1/members/"+id, nil)
 	wantCode(t, r, 409, "member_has_keys")

@@ -51,7 +51,7 @@ func (w *world) subjects(t *testing.T) []subject {
 	for _, role := range []string{"viewer", "operator", "manager", "admin"} {
 		out = append(out, w.personal(role))
 	}
-	return out
+	return append(out, w.handedOver("admin"))
 }
 
 // subject makes a key with another one.
@@ -60,13 +60,20 @@ func (w *world) subject(by, name string, in obj) subject {
 	return w.known(name, w.s.Must(by, "POST /v1/keys", in))
 }
 
-// personal is the full personal key of a new member with this role.
+// personal is the full personal key of a new member with this role, who has replaced it.
 func (w *world) personal(role string) subject {
+	k := w.handedOver(role)
+	k.name, k.secret = "a personal key of a "+role, w.s.Must(k.secret, "POST /v1/keys/self/rotate", obj{"now": true}).Str("key")
+	return k
+}
+
+// handedOver is the first key of a new member with this role, which whoever added the member knows too.
+func (w *world) handedOver(role string) subject {
 	r := w.s.Must(w.s.First, "POST /v1/members", obj{"email": w.name(role) + "@example.com", "role": role})
 	secret := r.Str("key")
 	self := w.s.Must(secret, "GET /v1/keys/self", nil)
 	self.JSON["key"] = secret
-	return w.known("a personal key of a "+role, self)
+	return w.known("the first key of a "+role, self)
 }
 
 func (w *world) known(name string, key testkit.Reply) subject {

@@ -221,7 +221,7 @@ func requestOf(o *op.Operation, in obj) request {
 // refused says whether an answer refuses a call for what its key may do.
 func refused(r testkit.Reply) bool {
 	switch r.Code() {
-	case "insufficient_scope", "members_only", "key_restricted":
+	case "insufficient_scope", "members_only", "key_restricted", "key_handed_over":
 		return r.Status == 403
 	}
 	return false

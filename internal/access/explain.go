@@ -75,6 +75,8 @@ func (a *Access) tell(g grant, o *op.Operation, r ruling, ended bool) Verdict {
 		v.Because = "the key works no more"
 	case r.members:
 		v.Because = "only a member may, with a personal key"
+	case r.handed:
+		v.Because = "whoever handed the key over knows it too; unstuck auth login replaces it"
 	case !r.passes():
 		v.Grants, v.Because = a.table.grants(g.key, r), r.because(o)
 		if r.lacks != 0 {

@@ -38,14 +38,15 @@ func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err 
 		if err != nil {
 			return err
 		}
-		if target.key.id == c.KeyID() { // with its own holder again
-			r.giver = ""
-		}
 		if in.Finish {
 			out, err = r.finish(target.key, in.Reason)
 			return err
 		}
 		row, err := r.rotatedEnd(c, target, in)
+		if err != nil {
+			return err
+		}
+		overlap, by, err := r.replacing(row, in, overlap)
 		if err != nil {
 			return err
 		}
@@ -56,6 +57,9 @@ func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err 
 		out = Rotated{made.Key, SecretText(made.Secret)}
 		detail := keyDiff(target.key, row, in.Reason)
 		detail["secret"], detail["now"] = out.Secret.String(), overlap < 0
+		if by != nil {
+			detail["handed_over_by"] = by
+		}
 		return Record(tx, Event{Object: "key", ID: row.id, Name: row.name, Detail: detail})
 	})
 	return out, err

@@ -8,22 +8,22 @@ import (
 // ChangedMember is a member after a change; one who was removed has no role.
 type ChangedMember struct {
 	Member
-	Known []KnownKey `json:"known_keys" doc:"integration keys that go on and of which the member knows the secret, until it is rotated"`
+	Known []KnownKey `json:"known_keys" doc:"keys that go on and of which the member may know the secret, until it is rotated"`
 }
 
-// KnownKey is an integration key that was kept, with what ends the secret that somebody knows who should not.
+// KnownKey is a key that was kept, with what ends the secret that somebody knows who should not.
 type KnownKey struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
 	Redacted string `json:"redacted"`
-	Mend     string `json:"mend" doc:"the command that gives it another secret"`
+	Mend     string `json:"mend" doc:"the command that ends that: it gives the key another secret, or revokes a personal key, whose member then needs a new one"`
 }
 
-// heldKey is an integration key about which somebody must decide because a member leaves or is demoted.
+// heldKey is a key about which somebody must decide because a member leaves or is demoted.
 type heldKey struct {
 	Key
 	LastProgram string `json:"last_program" doc:"user agent of its last call"`
-	Reason      string `json:"reason" doc:"why it is concerned: it belongs to the member, or the member saw its secret"`
+	Reason      string `json:"reason" doc:"why it is concerned: it belongs to the member, or the member may know its secret"`
 }
 
 type heldKeys struct {
@@ -35,31 +35,29 @@ type heldKeys struct {
 const (
 	belongsToHim = "belongs to this member"
 	sawItsSecret = "this member saw its secret by rotating it"
+	belowOne     = "made by a key whose secret this member may know"
+	handedItOver = "this member handed it over, and its own member has not replaced it"
 )
 
-// decideKeys ends the personal keys of a member who leaves, and does with the integration keys that he made, or whose secret he knows,
-// what the call says (KEYS 1, somebody leaves). Without a word it refuses and lists them. A change of role concerns only keys that hold
-// what the new role does not and the old one did. It answers with those that go on while he knows their secret.
+// decideKeys ends the personal keys of a member who leaves, and does with the keys that he may know what the call says (KEYS 1, somebody
+// leaves). Without a word it refuses and lists them. A change of role concerns only keys that hold what the new role does not and the old
+// one did. It answers with those that go on while he may know their secret.
 func (r *reader) decideKeys(c *Caller, m memberRow, role, what string, detail map[string]any) ([]KnownKey, error) {
-	own, err := readKeys(r.tx, sqlKeysOfMember, m.workspace, m.user)
-	if err != nil {
-		return nil, err
-	}
-	seen, err := readKeys(r.tx, sqlKeysShownTo, m.workspace, m.user, r.a.now())
+	rows, err := r.keysHeMayKnow(m)
 	if err != nil {
 		return nil, err
 	}
 	lost := rolePerms(m.role) &^ rolePerms(role)
 	var concerned []keyRow
-	for _, row := range append(own, seen...) {
-		held, err := row.held()
-		if err != nil {
-			return nil, err
-		}
+	for _, row := range rows {
+		held, err := r.holds(row)
+		own := row.kind == personal.String() && row.user == m.user
 		switch {
-		case row.kind != personal.String() && (role == "" || held&lost != 0):
+		case err != nil:
+			return nil, err
+		case !own && (role == "" || held&lost != 0):
 			concerned = append(concerned, row)
-		case row.kind == personal.String() && role == "":
+		case own && role == "":
 			if err := r.a.endKey(r.tx, &row, c.KeyID()); err != nil {
 				return nil, err
 			}
@@ -76,6 +74,40 @@ func (r *reader) decideKeys(c *Caller, m memberRow, role, what string, detail ma
 		return []KnownKey{}, r.endKeys(c, concerned)
 	}
 	return r.handOver(c, m.user, concerned)
+}
+
+// keysHeMayKnow are the keys that belong to a member, those whose secret he saw, and all that these made: with the secret of a key that
+// makes keys he could make it turn any of those.
+func (r *reader) keysHeMayKnow(m memberRow) ([]keyRow, error) {
+	own, err := readKeys(r.tx, sqlKeysOfMember, m.workspace, m.user)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := readKeys(r.tx, sqlKeysShownTo, m.workspace, m.user, r.a.now())
+	if err != nil {
+		return nil, err
+	}
+	rows := append(own, seen...)
+	below, err := readKeys(r.tx, sqlKeysBelow, m.workspace, idsOf(rows))
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range below {
+		if !slices.ContainsFunc(rows, func(k keyRow) bool { return k.id == row.id }) {
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
+}
+
+// holds is what a key may hold: a personal one no more than its member's role.
+func (r *reader) holds(row keyRow) (permSet, error) {
+	held, err := row.held()
+	if err != nil || row.kind != personal.String() {
+		return held, err
+	}
+	role, err := r.role(row.workspace, row.user)
+	return held & roleBounds(role), err
 }
 
 func idsOf(rows []keyRow) []string {
@@ -115,18 +147,45 @@ func (r *reader) handOver(c *Caller, from string, rows []keyRow) ([]KnownKey, er
 			return nil, err
 		}
 	}
+	return r.known(from, rows)
+}
+
+// known are those of some keys of which a member knows the secret, or that of a key above them.
+func (r *reader) known(who string, rows []keyRow) ([]KnownKey, error) {
 	secrets, err := readSecrets(r.tx, idsOf(rows)...)
 	if err != nil {
 		return nil, err
 	}
-	known := []KnownKey{}
-	for _, row := range rows {
-		i := slices.IndexFunc(secrets, func(s secretRow) bool { return s.key == row.id && s.shownTo == from && !s.over(r.a.now()) })
-		if i >= 0 {
-			known = append(known, KnownKey{row.id, row.name, secrets[i].redacted(), "unstuck keys rotate " + secrets[i].digits})
+	living := map[string]secretRow{} // by key: the one he knows, or else the newest
+	knows := map[string]bool{}
+	for _, s := range secrets {
+		switch _, is := living[s.key]; {
+		case s.over(r.a.now()):
+		case s.shownTo == who && !knows[s.key]:
+			living[s.key], knows[s.key] = s, true
+		case !is:
+			living[s.key] = s
 		}
 	}
-	return known, nil
+	above := map[string]string{}
+	for _, row := range rows {
+		above[row.id] = row.parent
+	}
+	out := []KnownKey{}
+	for _, row := range rows {
+		s := living[row.id]
+		mend := "unstuck keys rotate " + s.digits
+		if row.kind == personal.String() { // which nobody else may turn
+			mend = "unstuck keys revoke " + s.digits
+		}
+		for id := row.id; id != ""; id = above[id] {
+			if knows[id] {
+				out = append(out, KnownKey{row.id, row.name, s.redacted(), mend})
+				break
+			}
+		}
+	}
+	return out, nil
 }
 
 // hasKeys is the 409 that lists the keys about which the call must say something.
@@ -138,12 +197,11 @@ func (r *reader) hasKeys(rows []keyRow, member string) error {
 	x := heldKeys{Mend: `Say keys=hand_over to keep them, his own as yours, or keys=revoke to end them: in the query of a DELETE, in the body of a PATCH.`}
 	own := 0
 	for i, k := range keys {
-		h := heldKey{Key: k, Reason: sawItsSecret}
+		h := heldKey{Key: k, Reason: r.reason(rows[i], k, member)}
 		if k.LastUsed != nil {
 			h.LastProgram = k.LastUsed.UserAgent
 		}
-		if rows[i].user == member {
-			h.Reason = belongsToHim
+		if h.Reason == belongsToHim {
 			own++
 		}
 		x.Keys = append(x.Keys, h)
@@ -153,10 +211,23 @@ func (r *reader) hasKeys(rows []keyRow, member string) error {
 	return e
 }
 
-// concern says how many keys a member has, and of how many others he knows the secret.
+// reason is why a key is concerned.
+func (r *reader) reason(row keyRow, k Key, member string) string {
+	switch {
+	case row.user == member:
+		return belongsToHim
+	case row.kind == personal.String():
+		return handedItOver
+	case slices.ContainsFunc(k.Secrets, func(s SecretInfo) bool { return s.ShownTo != nil && s.ShownTo.ID == member }):
+		return sawItsSecret
+	}
+	return belowOne
+}
+
+// concern says how many keys a member has, and of how many others he may know the secret.
 func concern(own, seen int) string {
 	belong := fmt.Sprintf("%d integration %s to this member", own, plainly(own, "key belongs", "keys belong"))
-	saw := fmt.Sprintf("%d integration %s a secret that this member saw", seen, plainly(seen, "key of another member has", "keys of other members have"))
+	saw := fmt.Sprintf("%d %s a secret that this member may know", seen, plainly(seen, "key of another member has", "keys of other members have"))
 	switch {
 	case seen == 0:
 		return belong + "."

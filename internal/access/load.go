@@ -153,6 +153,16 @@ func (l *loader) readSecrets(tx *db.Tx) error {
 		return err
 	}
 	l.byDigits, l.owners = make(map[uint32]uint32, n), make([]keyID, 0, n)
+	err := each(tx, sqlSecretsHanded, nil, func(r *sql.Rows) error {
+		var text string
+		err := r.Scan(&text)
+		digits, _ := parseDigits(text)
+		l.handed[digits] = struct{}{}
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	var s loadedSecret
 	return each(tx, sqlSecretsLoad, nil, func(r *sql.Rows) error {
 		if err := r.Scan(&s.digits, &s.key, &s.prefix, &s.hash, &s.state, &s.epoch, &s.ends); err != nil {

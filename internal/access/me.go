@@ -41,17 +41,13 @@ func (a *Access) me(ctx context.Context, _ struct{}) (out Me, err error) {
 		if err != nil {
 			return err
 		}
-		giver, err := c.giver(tx)
-		if err != nil {
-			return err
-		}
 		used, err := a.things.Usage(tx, w.id, a.Now())
 		if err != nil {
 			return err
 		}
 		out = Me{
 			Email: who.Email, Plan: w.plan, CueLimit: w.cueLimit, ExecutionLimit: w.executionLimit,
-			RateLimit: onWire(w.rateLimit), HasSecret: true, KeyPrefix: c.grant.redacted(), Slug: w.slug, Role: m.role, HandedOver: giver != "",
+			RateLimit: onWire(w.rateLimit), HasSecret: true, KeyPrefix: c.grant.redacted(), Slug: w.slug, Role: m.role, HandedOver: c.grant.handed,
 		}
 		if c.CueFilter() == nil {
 			out.ActiveCues, out.Executions = &used.ActiveCues, &used.Executions

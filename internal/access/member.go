@@ -15,7 +15,7 @@ var (
 	MemberNotFound = op.Code{Status: 404, Name: "member_not_found", Doc: "The workspace has no such member."}
 	MemberExists   = op.Code{Status: 409, Name: "member_exists", Doc: "The person is a member already. Change the role instead."}
 	LastAdmin      = op.Code{Status: 409, Name: "last_admin", Doc: "A workspace keeps at least one admin. Make somebody else admin first."}
-	MemberHasKeys  = op.Code{Status: 409, Name: "member_has_keys", Doc: "Integration keys belong to this member, or the member saw their secret. Say what becomes of them: hand_over to yourself, or revoke."}
+	MemberHasKeys  = op.Code{Status: 409, Name: "member_has_keys", Doc: "Integration keys belong to this member, or the member may know the secret of keys. Say what becomes of them: hand_over to yourself, or revoke."}
 	OwnMembership  = op.Code{Status: 409, Name: "own_membership", Doc: "Nobody changes or removes his own membership. Another admin does it."}
 )
 
@@ -203,7 +203,8 @@ func (c *Caller) mayGrant(caller rights, granted ...string) error {
 	return c.wants(caller, need, "change who is a member")
 }
 
-// personIn finds a person whom the workspace knows by e-mail address, also one who left, or notes a new one.
+// personIn finds a member by e-mail address, or one who left and was nowhere else, or notes a new person. Whoever adds somebody is shown
+// a key of that person, and would see with it where else a person belongs, or belonged, who only has the address.
 func (a *Access) personIn(tx *db.Tx, workspace, email string) (person, error) {
 	p := person{}
 	err := p.scan(tx.Row(sqlUserInWorkspace, workspace, foldEmail(email)))

@@ -67,7 +67,7 @@ func refusalDetail(err *op.Error) op.Object {
 
 // dead takes in a try with a genuine key that is over.
 func (r *refusals) dead(a *Access, g grant, why standing, call *op.Call, addr netip.Addr) {
-	code := map[standing]op.Code{revoked: KeyRevoked, expired: KeyExpired, rotated: KeyRotated}[why].Name
+	code := map[standing]op.Code{revoked: KeyRevoked, expired: KeyExpired, rotated: KeyRotated, replaced: KeyRotated}[why].Name
 	row := AuditRow{At: op.Time(a.now()), Operation: call.Name, Result: code, Count: 1, IP: addrText(addr), Via: doorOf(call), RequestID: call.ID}
 	r.add(foldKey{key: g.key, code: code, address: addr}, refused{row, g}, hourUS)
 }

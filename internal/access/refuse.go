@@ -18,18 +18,19 @@ var (
 	KeyRotated        = op.Code{Status: 401, Name: "key_rotated", Doc: "The key has a newer secret and this one's overlap is over. Use the new secret."}
 	InsufficientScope = op.Code{Status: 403, Name: "insufficient_scope", Doc: "The key lacks a permission. `missing` says which, `scopes` which scopes hold it, `mend` who has to do what."}
 	KeyRestricted     = op.Code{Status: 403, Name: "key_restricted", Doc: "The key is restricted and the call does not meet it. `restriction` says in what, `brought` what the call came with."}
+	KeyHandedOver     = op.Code{Status: 403, Name: "key_handed_over", Doc: "Whoever handed the key over to you knows it too, so it makes no keys, members or workspaces and changes none. Replace it first: unstuck auth login, or POST /v1/keys/self/rotate."}
 	MembersOnly       = op.Code{Status: 403, Name: "members_only", Doc: "Only a member may do this, with a personal key; an integration key may not."}
 	RateLimitExceeded = op.Code{Status: 429, Name: "rate_limit_exceeded", Doc: "Too many calls within a minute. Wait as many seconds as Retry-After says."}
 )
 
 // AuthCodes are the codes that the guard can answer for any operation that is not public.
 func AuthCodes() []op.Code {
-	return []op.Code{InvalidAPIKey, KeyExpired, KeyRevoked, KeyRotated, InsufficientScope, KeyRestricted, MembersOnly, RateLimitExceeded}
+	return []op.Code{InvalidAPIKey, KeyExpired, KeyRevoked, KeyRotated, InsufficientScope, KeyRestricted, MembersOnly, KeyHandedOver, RateLimitExceeded}
 }
 
 // isRefusal says whether a code means that the key may not do what it tried.
 func isRefusal(c op.Code) bool {
-	return c.Name == InsufficientScope.Name || c.Name == KeyRestricted.Name || c.Name == MembersOnly.Name
+	return c.Name == InsufficientScope.Name || c.Name == KeyRestricted.Name || c.Name == MembersOnly.Name || c.Name == KeyHandedOver.Name
 }
 
 func unauthorized(code op.Code, format string, args ...any) *op.Error {
@@ -70,6 +71,8 @@ func (a *Access) ended(why standing, at int64) *op.Error {
 		return unauthorized(KeyExpired, "This key expired. Somebody who manages keys can extend it or give you a new one.")
 	case why == rotated:
 		return unauthorized(KeyRotated, "This key has been rotated. Use your new key.")
+	case why == replaced:
+		return unauthorized(KeyRotated, "This key was handed over, and has been replaced. If you did not do that, whoever handed it over did: tell an admin, who can revoke it.")
 	}
 	return unauthorized(InvalidAPIKey, "This key is not known here. Is it for another server?")
 }
@@ -116,6 +119,9 @@ type refusal struct {
 func (c *Caller) refuse(r ruling) error {
 	if r.members {
 		return MembersOnly.Msg("Only a member may %s, with a personal key; this is an integration key.", c.call.May)
+	}
+	if r.handed {
+		return KeyHandedOver.Msg("Whoever handed this key over to you knows it too, so it may not %s. Replace it first: unstuck auth login, or POST /v1/keys/self/rotate.", c.call.May)
 	}
 	if r.passes() {
 		return nil

@@ -28,7 +28,7 @@ type reader struct {
 	people map[string]string // e-mail addresses by id
 	roles  map[memberID]string
 	seer   string // user id of whoever sees the secrets that the call shows; "": the server itself shows them
-	giver  string // user id of whoever handed the calling key over; "" for nobody
+	knower string // user id of whoever was shown the secret of the integration key that calls, and is not its member; "" for nobody
 }
 
 func (a *Access) reader(tx *db.Tx) *reader {
@@ -131,7 +131,7 @@ func (r *reader) callerRights(c *Caller) (rights, error) {
 		return rights{}, fmt.Errorf("read the calling key: %w", err)
 	}
 	r.seer = row.user
-	if r.giver, err = c.giver(r.tx); err != nil {
+	if r.knower, err = c.knower(r.tx); err != nil {
 		return rights{}, err
 	}
 	out, err := r.rights(row)

@@ -13,13 +13,16 @@ import (
 // what a key can do.
 type ruling struct {
 	members   bool       // only a member may, and this is an integration key
+	handed    bool       // whoever handed the key over knows it too, and it may not hand out anything
 	lacks     permSet    // permissions that are missing
 	obstacles []obstacle // restrictions that are not met
 	itself    bool       // only about the key itself
 	open      []string   // kinds of restrictions that bound what passes
 }
 
-func (r ruling) passes() bool { return !r.members && r.lacks == 0 && len(r.obstacles) == 0 }
+func (r ruling) passes() bool {
+	return !r.members && !r.handed && r.lacks == 0 && len(r.obstacles) == 0
+}
 
 // obstacle is a restriction that is not met: whose, which, and what was brought.
 type obstacle struct {
@@ -47,6 +50,10 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 	}
 	r.members = o.Members && g.key.kind != personal
 	r.lacks, r.itself = g.lacks(o.Needs, c != nil && c.other)
+	if g.handed {
+		r.handed = o.Hands || o.Shows && c != nil && c.other
+		r.itself = r.itself || o.Shows
+	}
 	if o.Hands && (g.key.kind == personal || !o.Below) {
 		if r.obstacles = g.key.restricted(o.Name, o.May); len(r.obstacles) > 0 {
 			return r // nothing less than dropping them helps

@@ -4,16 +4,43 @@ import (
 	"fmt"
 
 	"unstuck/internal/db"
+	"unstuck/internal/op"
 )
 
 // Who was shown a secret matters where that is not the member whose key it is: somebody who adds a member is shown the new member's
 // first key, because there is no mail that could bring it, and a member may rotate an integration key that somebody else made. Such a
 // secret remembers who saw it, until it ends.
+//
+// A personal key that was handed over does not prove who calls: it may be the one who handed it over. Until it is replaced it makes
+// nothing that could stay in his hands (ruling.handed), and it is replaced by itself alone, at once (replacing): so one of the two has it
+// afterwards, and the other is told so. An integration key whose secret somebody saw goes on, but what he is then shown with it, he saw
+// (stranger).
 
-// giver is who handed the calling key over to its member, who has not rotated it yet; "" for nobody. Its secret does not prove who
-// calls: it may be the one who handed it over.
-func (c *Caller) giver(tx *db.Tx) (string, error) {
-	if c.grant.key.kind != personal {
+// isHanded says whether a secret is that of a personal key that was handed over. The lock is held.
+func (t *table) isHanded(sec *secret) bool {
+	if sec.key.kind != personal {
+		return false
+	}
+	_, is := t.handed[sec.digits]
+	return is
+}
+
+// handedOver says whether a key has a secret in use that was handed over. The lock is held.
+func (t *table) handedOver(k *key, now int64) bool {
+	if k.kind != personal {
+		return false
+	}
+	for digits := range t.handed {
+		if sec := t.secret(digits); sec != nil && sec.key == k && !sec.over(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// knower is who was shown the secret that an integration key calls with, and is perhaps the one who calls; "" for nobody.
+func (c *Caller) knower(tx *db.Tx) (string, error) {
+	if c.grant.key.kind == personal {
 		return "", nil
 	}
 	s := secretRow{}
@@ -23,16 +50,40 @@ func (c *Caller) giver(tx *db.Tx) (string, error) {
 	return s.shownTo, nil
 }
 
-// stranger is who is noted as having seen a new secret of a key; "" for its own member, and for what the server itself shows. A personal
-// key that is made with one that was handed over counts as handed over too, or the giver could keep one.
+// stranger is who is noted as having seen a new secret of a key; "" for its own member, and for what the server itself shows. What is
+// shown to an integration key is seen by whoever knows its secret, also when that key turns itself.
 func (r *reader) stranger(row keyRow) string {
-	switch {
-	case row.kind == personal.String() && r.giver != "":
-		return r.giver
-	case r.seer == row.user:
-		return ""
+	for _, who := range [...]string{r.knower, r.seer} {
+		if who != "" && who != row.user {
+			return who
+		}
 	}
-	return r.seer
+	return ""
+}
+
+// replacing is the overlap of a rotation, and who knows the secret that it replaces when that was handed over. Such a secret goes no
+// further than the first use of the new one: otherwise whoever handed it over could meanwhile turn the key again, with it, into his own.
+func (r *reader) replacing(row keyRow, in keyRotate, overlap int64) (int64, *Actor, error) {
+	if row.kind != personal.String() {
+		return overlap, nil, nil
+	}
+	secrets, err := readSecrets(r.tx, row.id)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, s := range secrets {
+		by, err := r.shownTo(row, s)
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case by == nil || s.over(r.a.now()):
+			continue
+		case in.Overlap.Set && overlap > 0:
+			return 0, nil, op.Invalid("body.overlap", "A key that was handed over is replaced at once; send overlap 0s, or now")
+		}
+		return min(overlap, 0), by, nil
+	}
+	return overlap, nil, nil
 }
 
 // shownTo is who saw a secret and is not the member whose key it is; nil for nobody.
@@ -42,18 +93,4 @@ func (r *reader) shownTo(row keyRow, s secretRow) (*Actor, error) {
 	}
 	who, err := r.actor(row.workspace, s.shownTo)
 	return &who, err
-}
-
-// founder is who becomes the first admin of a workspace that the call makes: the caller's own person. A key that was handed over does not
-// prove who calls, so what is made with it belongs to a new person of that address: see person.
-func (r *reader) founder(caller rights) (string, error) {
-	if r.giver == "" {
-		return caller.key.user, nil
-	}
-	p, err := personByID(r.tx, caller.key.user)
-	if err != nil {
-		return "", fmt.Errorf("read a person: %w", err)
-	}
-	p, err = r.a.newPerson(r.tx, p.Email, false)
-	return p.ID, err
 }

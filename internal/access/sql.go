@@ -19,8 +19,9 @@ const (
 	sqlKeysCount     = `SELECT count(*) FROM keys`
 	sqlKeysLoad      = `SELECT CAST(id AS BLOB), CAST(workspace_id AS BLOB), CAST(user_id AS BLOB), CAST(parent_id AS BLOB), CAST(kind AS BLOB), CAST(scope AS BLOB),
 		CAST(permissions AS BLOB), CAST(restrictions AS BLOB), expires_at, revoked_at, rev FROM keys`
-	sqlSecretsCount = `SELECT count(*) FROM secrets`
-	sqlSecretsLoad  = `SELECT CAST(digits AS BLOB), CAST(key_id AS BLOB), CAST(prefix AS BLOB), hash, CAST(state AS BLOB), epoch, ends_at FROM secrets`
+	sqlSecretsCount  = `SELECT count(*) FROM secrets`
+	sqlSecretsHanded = `SELECT s.digits FROM secrets s JOIN keys k ON k.id = s.key_id WHERE s.shown_to <> '' AND k.kind = 'personal'`
+	sqlSecretsLoad   = `SELECT CAST(digits AS BLOB), CAST(key_id AS BLOB), CAST(prefix AS BLOB), hash, CAST(state AS BLOB), epoch, ends_at FROM secrets`
 )
 
 // Workspaces.
@@ -38,12 +39,13 @@ const (
 
 // People.
 const (
-	sqlUserInWorkspace = `SELECT u.id, u.email, u.created_at FROM users u JOIN memberships m ON m.user_id = u.id WHERE m.workspace_id = ?1 AND u.email_folded = ?2`
-	sqlFirstSignUp     = `SELECT coalesce(min(created_at), 0) FROM users WHERE email_folded = ?1 AND signed_up = 1`
-	sqlUserByID        = `SELECT id, email, created_at FROM users WHERE id = ?1`
-	sqlUserAdd         = `INSERT INTO users (id, email, email_folded, signed_up, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
-	sqlMember          = `SELECT role, rev, created_at FROM memberships WHERE workspace_id = ?1 AND user_id = ?2`
-	sqlMembers         = `SELECT m.user_id, u.email, m.role, m.created_at FROM memberships m JOIN users u ON u.id = m.user_id
+	sqlUserInWorkspace = `SELECT u.id, u.email, u.created_at FROM users u JOIN memberships m ON m.user_id = u.id WHERE m.workspace_id = ?1 AND u.email_folded = ?2
+		AND (m.role <> '' OR NOT EXISTS (SELECT 1 FROM memberships o WHERE o.user_id = u.id AND o.workspace_id <> ?1)) ORDER BY m.role = '', m.created_at DESC, u.id LIMIT 1`
+	sqlFirstSignUp = `SELECT coalesce(min(created_at), 0) FROM users WHERE email_folded = ?1 AND signed_up = 1`
+	sqlUserByID    = `SELECT id, email, created_at FROM users WHERE id = ?1`
+	sqlUserAdd     = `INSERT INTO users (id, email, email_folded, signed_up, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
+	sqlMember      = `SELECT role, rev, created_at FROM memberships WHERE workspace_id = ?1 AND user_id = ?2`
+	sqlMembers     = `SELECT m.user_id, u.email, m.role, m.created_at FROM memberships m JOIN users u ON u.id = m.user_id
 		WHERE m.workspace_id = ?1 AND m.role <> '' ORDER BY m.created_at, m.user_id`
 	sqlMemberAdd      = `INSERT INTO memberships (workspace_id, user_id, role, rev, created_at) VALUES (?1, ?2, ?3, ?4, ?5)`
 	sqlMemberSet      = `UPDATE memberships SET role = ?3, rev = ?4, created_at = ?5 WHERE workspace_id = ?1 AND user_id = ?2`
@@ -61,8 +63,10 @@ const (
 	sqlKeyByRequest = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND request_key >= ?2 AND request_key < ?3 AND created_at >= ?4 ORDER BY created_at DESC LIMIT 1`
 	sqlKeysPage     = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND (created_at, id) < (?2, ?3) ORDER BY created_at DESC, id DESC LIMIT ?4`
 	sqlKeysOfMember = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND revoked_at IS NULL ORDER BY created_at, id`
-	sqlKeysShownTo  = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id <> ?2 AND kind = 'integration' AND revoked_at IS NULL AND id IN (SELECT key_id FROM secrets
+	sqlKeysShownTo  = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id <> ?2 AND revoked_at IS NULL AND id IN (SELECT key_id FROM secrets
 		WHERE shown_to = ?2 AND (state IN ('pending', 'current') OR state = 'old' AND ends_at > ?3)) ORDER BY created_at, id`
+	sqlKeysBelow = `WITH RECURSIVE below(id) AS (SELECT id FROM keys WHERE parent_id IN @list(?2) UNION SELECT k.id FROM keys k JOIN below b ON k.parent_id = b.id)
+		SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND revoked_at IS NULL AND id IN (SELECT id FROM below) ORDER BY created_at, id`
 	sqlPersonalKeys = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND kind = 'personal' AND revoked_at IS NULL ORDER BY created_at DESC, id DESC`
 	sqlKeysChanged  = `SELECT ` + keyRead + ` FROM keys WHERE revoked_at IS NULL AND rev > 1 ORDER BY id`
 	sqlKeysLiving   = `SELECT count(*) FROM keys WHERE workspace_id = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)`

@@ -21,12 +21,13 @@ type table struct {
 	keyByID    map[keyID]uint32
 	secrets    slab[secret]
 	byDigits   map[uint32]uint32
-	prefixes   []string // that secrets were made with, the present one first
+	handed     map[uint32]struct{} // digits of the secrets of personal keys that were handed over, by whoever is noted as having seen them
+	prefixes   []string            // that secrets were made with, the present one first
 }
 
 func newTable() *table {
 	return &table{
-		workspaces: map[string]*workspace{}, members: map[memberID]*member{}, keyByID: map[keyID]uint32{}, byDigits: map[uint32]uint32{},
+		workspaces: map[string]*workspace{}, members: map[memberID]*member{}, keyByID: map[keyID]uint32{}, byDigits: map[uint32]uint32{}, handed: map[uint32]struct{}{},
 	}
 }
 
@@ -174,6 +175,7 @@ const (
 	revoked
 	expired
 	rotated
+	replaced // rotated, and it had been handed over
 )
 
 // passes says whether such a key is authenticated. A key before its time is: that is a restriction, not an end.
@@ -214,6 +216,7 @@ type grant struct {
 	scope  uint8
 	fresh  bool // the secret is pending: this is its first use
 	aged   bool // the secret is hashed under an older server secret
+	handed bool // somebody who handed the key over knows the secret too
 }
 
 // redacted is the form of the secret that was presented; "" when none was.
@@ -234,11 +237,15 @@ func (t *table) verify(s Secret, sealer *sealer, now int64) (grant, standing) {
 	}
 	g := grant{
 		key: sec.key, prefix: t.prefixes[sec.prefix], digits: sec.digits, scope: sec.key.scope,
-		fresh: sec.state == statePending, aged: sec.epoch != sealer.current().number,
+		fresh: sec.state == statePending, aged: sec.epoch != sealer.current().number, handed: t.isHanded(sec),
 	}
 	var why standing
 	g.perms, why = sec.key.judge(now)
-	if why.passes() && sec.over(now) {
+	switch {
+	case !why.passes() || !sec.over(now):
+	case g.handed:
+		why = replaced
+	default:
 		why = rotated
 	}
 	return g, why
@@ -263,7 +270,7 @@ func (t *table) grantOf(id string, now int64) (grant, standing) {
 	if k == nil {
 		return grant{}, unknown
 	}
-	g := grant{key: k, scope: k.scope}
+	g := grant{key: k, scope: k.scope, handed: t.handedOver(k, now)}
 	var why standing
 	g.perms, why = k.judge(now)
 	return g, why
@@ -408,6 +415,9 @@ func (t *table) takeSecret(row secretRow) error {
 		sec, at = t.secrets.add()
 		sec.key, sec.digits = k, digits
 		t.byDigits[digits] = at
+	}
+	if row.shownTo != "" && k.kind == personal {
+		t.handed[digits] = struct{}{}
 	}
 	if sec.prefix, ok = t.prefix(row.prefix); !ok {
 		return fmt.Errorf("secret %s: there are too many different prefixes", row.digits)

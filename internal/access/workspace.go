@@ -79,11 +79,7 @@ func (a *Access) listWorkspaces(ctx context.Context, _ struct{}) (out Workspaces
 			return err
 		}
 		// An integration key is of one workspace, and a key that was handed over does not prove who calls.
-		giver, err := c.giver(tx)
-		if err != nil {
-			return err
-		}
-		if me.kind != personal.String() || giver != "" {
+		if me.kind != personal.String() || c.grant.handed {
 			w, err := readWorkspace(tx, c.Workspace())
 			out.Workspaces = append(out.Workspaces, w.show())
 			return err
@@ -128,15 +124,11 @@ func (a *Access) createWorkspace(ctx context.Context, in workspaceCreate) (out N
 			return SelfHostedOnly.Msg("A workspace on the plan %s cannot make others.", mine.Name)
 		}
 		plan, _ := planOf(planSelfHosted)
-		admin, err := r.founder(caller)
+		w, err := a.found(tx, in.Name, in.Slug.Val, plan, caller.key.user)
 		if err != nil {
 			return err
 		}
-		w, err := a.found(tx, in.Name, in.Slug.Val, plan, admin)
-		if err != nil {
-			return err
-		}
-		key, err := r.insert(a.personalRow(w.id, admin, "first key"))
+		key, err := r.insert(a.personalRow(w.id, caller.key.user, "first key"))
 		if err != nil {
 			return err
 		}

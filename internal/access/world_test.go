@@ -309,11 +309,24 @@ func (w *world) keyBy(by, scope string, more ...in) (secret, id string) {
 	return out.str("key"), out.str("id")
 }
 
-// member adds a person and answers the person's id and personal key.
+// member adds a person and answers the person's id and personal key, which the person has replaced.
 func (w *world) member(email, role string) (id, secret string) {
+	w.Helper()
+	id, handed := w.added(email, role)
+	return id, w.replaced(handed)
+}
+
+// added adds a person and answers the person's id and the personal key that is handed over.
+func (w *world) added(email, role string) (id, handed string) {
 	w.Helper()
 	out := w.must(w.admin, "member.add", in{"email": email, "role": role})
 	return out.str("id"), out.str("key")
+}
+
+// replaced is what the first login does with a key that was handed over.
+func (w *world) replaced(handed string) string {
+	w.Helper()
+	return w.must(handed, "key.rotate", in{"id": "self", "now": true}).str("key")
 }
 
 // done is the last row about an operation that succeeded.

@@ -299,7 +299,7 @@ func (d *door) didWhat(l *lastUsed) string {
 	switch l.Code {
 	case "":
 		return what
-	case "insufficient_scope", "key_restricted", "members_only", "rate_limit_exceeded":
+	case "insufficient_scope", "key_restricted", "members_only", "key_handed_over", "rate_limit_exceeded":
 		return what + ", refused"
 	}
 	return what + ", failed"

@@ -175,7 +175,7 @@ func TestWhatALastUseCameTo(t *testing.T) {
 	d := viewer(t, "2026-11-22T10:00:00Z")
 	d.set = op.NewSet(nil, nil, nil)
 	for code, want := range map[string]string{
-		"": "x", "insufficient_scope": "x, refused", "key_restricted": "x, refused", "members_only": "x, refused", "rate_limit_exceeded": "x, refused", "validation_error": "x, failed",
+		"": "x", "insufficient_scope": "x, refused", "key_restricted": "x, refused", "members_only": "x, refused", "key_handed_over": "x, refused", "rate_limit_exceeded": "x, refused", "validation_error": "x, failed",
 	} {
 		if got := d.didWhat(&lastUsed{Operation: "x", Code: code}); got != want {
 			t.Errorf("%s: %s", code, got)
