@@ -24,7 +24,7 @@ func peopleWordings() map[string]wording {
 		"workspace.list":   {show: showWorkspaces},
 		"workspace.create": {args: []string{"name"}, show: showWorkspaceCreated, like: []string{`KEY=$(unstuck workspaces create "Second team")`}},
 		"audit.list":       auditWording(),
-		"audit.check":      {show: showAuditCheck},
+		"audit.check":      auditCheckWording(),
 
 		"webhook_secret.get": {noun: "secrets", verb: "get"}, "webhook_secret.rotate": {noun: "secrets", verb: "rotate"},
 		"alert_secret.get": {noun: "secrets", verb: "get-alert"}, "alert_secret.rotate": {noun: "secrets", verb: "rotate-alert"},
@@ -364,22 +364,4 @@ func (row *auditRow) result() string {
 		return "refused: restricted in " + detail.Restriction + ", came with " + detail.Brought
 	}
 	return "refused: " + strings.ReplaceAll(row.Result, "_", " ")
-}
-
-func showAuditCheck(r *run, a *answer) error {
-	c, err := decode[struct {
-		Workspace string `json:"workspace"`
-		Rows      int64  `json:"rows"`
-		OK        bool   `json:"ok"`
-		Problem   string `json:"problem"`
-	}](a)
-	if err != nil {
-		return err
-	}
-	if c.OK {
-		r.print("Whole: all %s rows of the audit log are as they were written.", thousands(c.Rows))
-		return nil
-	}
-	r.print("Not whole: %s.", c.Problem)
-	return exitWith(exitOurs)
 }

@@ -54,14 +54,19 @@ func (s Settings) openAccess(ctx context.Context, o db.Options, lookOnly bool) (
 	return nil, nil, errors.Join(err, d.Close())
 }
 
-// CheckAudit checks the audit log of every workspace, beside a running server or without one.
-func CheckAudit(ctx context.Context, s Settings) ([]access.Chain, error) {
-	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, true)
+// CheckAudit checks the audit logs of all workspaces, beside a running server or without one. It only reads the database, and does not
+// keep a server from starting. Without the server secret it checks what it can.
+func CheckAudit(ctx context.Context, s Settings) (out access.Checked, err error) {
+	d, err := db.Open(ctx, db.Options{DSN: s.DSN(), ReadOnly: true})
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	chains, err := a.CheckAudit(ctx, "")
-	return chains, errors.Join(err, d.Close())
+	secrets, unread := access.ServerSecrets(s.Secret), error(nil)
+	if s.Secret == "" {
+		secrets, unread = access.ReadSecretFile(s.Data, false)
+	}
+	out, err = access.CheckLogs(ctx, access.Options{DB: d, Secrets: secrets, Dir: s.Data, Now: time.Now}, unread)
+	return out, errors.Join(err, d.Close())
 }
 
 // SecretStatus says which server secrets are in use, and rotates first when asked to. No server may run; a running one is asked

@@ -22,10 +22,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"unstuck/internal/access"
 	"unstuck/internal/db"
 	"unstuck/internal/server"
 	"unstuck/internal/testkit"
+	"unstuck/internal/testkit/pgtest"
 )
 
 func settings(t *testing.T, flags ...string) server.Settings {
@@ -332,9 +335,9 @@ func TestRestore(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	chains, err := server.CheckAudit(context.Background(), set)
-	if err != nil || len(chains) != 1 || !chains[0].OK {
-		t.Errorf("%+v %v", chains, err)
+	found, err := server.CheckAudit(context.Background(), set)
+	if err != nil || len(found.Chains) != 1 || !found.OK() {
+		t.Errorf("%+v %v", found, err)
 	}
 }
 
@@ -483,6 +486,62 @@ func TestServerSecretRotation(t *testing.T) {
 	}
 }
 
+// TestCheckAuditOnlyReads: a check of the audit logs works beside a running server and without one, changes no file of the data folder and
+// takes no lock. It makes no file either, but for the two empty ones that SQLite needs for reading.
+func TestCheckAuditOnlyReads(t *testing.T) {
+	pgtest.Each(t, func(t *testing.T, dsn string) {
+		set := settings(t)
+		if strings.HasPrefix(dsn, "postgres") {
+			set.Database = dsn
+		}
+		check := func(whole bool) access.Checked {
+			t.Helper()
+			found, err := server.CheckAudit(t.Context(), set)
+			if err != nil || found.OK() != whole || len(found.Chains) != 1 {
+				t.Errorf("%+v, %v", found, err)
+			}
+			return found
+		}
+		files := func() map[string]string {
+			out := map[string]string{}
+			list, err := os.ReadDir(set.Data)
+			for _, f := range list {
+				if strings.HasSuffix(f.Name(), "-wal") || strings.HasSuffix(f.Name(), "-shm") {
+					continue
+				}
+				b, e := os.ReadFile(filepath.Join(set.Data, f.Name()))
+				out[f.Name()], err = string(b), errors.Join(err, e)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		err := opened(t, set, func(s *server.Server) {
+			if _, _, err := s.Access().FirstRun(t.Context(), "admin@example.com", true); err != nil {
+				t.Fatal(err)
+			}
+			check(true)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, gone := range []string{"unstuck.db.lock", "secret"} {
+			if err := os.Remove(filepath.Join(set.Data, gone)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			before := files()
+			found := check(gone != "secret")
+			if said := strings.Contains(found.Unchecked, "the server secret is missing"); said != (gone == "secret") {
+				t.Errorf("without %s: %q", gone, found.Unchecked)
+			}
+			if diff := cmp.Diff(before, files()); diff != "" {
+				t.Errorf("without %s, the check changed the data folder:\n%s", gone, diff)
+			}
+		}
+	})
+}
+
 // TestMissingHeadsAreSaid: doctor, the check and the first lines of serve say that audit.heads is gone, over a database that is not new.
 func TestMissingHeadsAreSaid(t *testing.T) {
 	set := settings(t, "listen", "127.0.0.1:0")
@@ -504,9 +563,9 @@ func TestMissingHeadsAreSaid(t *testing.T) {
 				audit = f.Err
 			}
 		}
-		chains, err := server.CheckAudit(context.Background(), set)
-		if err != nil || len(chains) != 1 || chains[0].OK != (audit == nil) {
-			t.Errorf("doctor says %v, the check %+v, %v", audit, chains, err)
+		found, err := server.CheckAudit(context.Background(), set)
+		if err != nil || len(found.Chains) != 1 || found.OK() != (audit == nil) {
+			t.Errorf("doctor says %v, the check %+v, %v", audit, found, err)
 		}
 		return audit
 	}

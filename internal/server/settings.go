@@ -171,6 +171,20 @@ func (s Settings) DSN() string {
 	return filepath.Join(s.Data, "unstuck.db")
 }
 
+// Exists says whether there is a database to look at: PostgreSQL, or a file in the data folder.
+func (s Settings) Exists() bool {
+	_, err := os.Stat(s.DSN())
+	return s.Database != "" || err == nil
+}
+
+// Place is what to call the database before people: the path of its file, or PostgreSQL, whose address may hold a password.
+func (s Settings) Place() string {
+	if s.Database != "" {
+		return "the PostgreSQL database"
+	}
+	return s.DSN()
+}
+
 // Socket is the path of the local socket, for whoever may read the data folder.
 func (s Settings) Socket() string { return filepath.Join(s.Data, "local.sock") }
 
