@@ -4,7 +4,7 @@ LINT := golangci-lint
 LINT_VERSION := v2.15.0
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 build: ## bin/unstuck
 	@mkdir -p bin
@@ -50,10 +50,13 @@ interop: build ## published CueAPI clients and nginx against the built binary (n
 bench: ## the figures of docs/performance.md, on SQLite and, when installed, PostgreSQL
 	./bench/run
 
+bench-smoke: ## every benchmark once, with little to do: whether they work, not how fast they are
+	$(GO) test ./internal/... ./bench -short -run '^$$' -bench . -benchtime 1x
+
 crash: build ## kill -9 and power cuts in a loop, while writing
 	UNSTUCK_LONG=1 $(GO) test ./test -run 'TestCrash|TestPower' -count=1 -v -timeout 20m
 
 verify: test crash fuzz ## everything, long
 	UNSTUCK_LONG=1 $(GO) test ./... -timeout 60m
 
-.PHONY: help build run test race vet lint gen tz fuzz openapi interop bench crash verify
+.PHONY: help build run test race vet lint gen tz fuzz openapi interop bench bench-smoke crash verify

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,10 +21,32 @@ import (
 	"unstuck/internal/testkit/pgtest"
 )
 
-const (
-	callers = 64
-	during  = 3 * time.Second
-)
+const callers = 64
+
+// during is how long a load run lasts. A short run (`make bench-smoke`) measures nothing: it shows that the benchmarks work.
+func during() time.Duration {
+	if testing.Short() {
+		return 200 * time.Millisecond
+	}
+	return 3 * time.Second
+}
+
+// scaled is how many things a run of that size needs; in a short run a few of them.
+func scaled(n int) int {
+	if testing.Short() {
+		return max(n/500, 1)
+	}
+	return n
+}
+
+// onEach runs a benchmark against a server on SQLite and, when it is installed, one on PostgreSQL.
+func onEach(b *testing.B, fn func(b *testing.B, s *serving)) {
+	b.Run("sqlite", func(b *testing.B) { fn(b, serve(b, "")) })
+	b.Run("postgres", func(b *testing.B) {
+		pgtest.Durable(b)
+		fn(b, serve(b, pgtest.DSN(b)))
+	})
+}
 
 // serving is a real server on a real port, with the real clock and its duties running.
 type serving struct {
@@ -114,7 +137,7 @@ func BenchmarkAuthenticatedGet(b *testing.B) {
 	reader := s.must(b, s.first, "POST", "/v1/keys", `{"name":"reader","scope":"read-only"}`)["key"].(string)
 	get := func(addr, path, key string) Result {
 		request := Request("GET", path, key, nil)
-		r, err := Run(16, during, func(_ int, c *Conn) error {
+		r, err := Run(16, during(), func(_ int, c *Conn) error {
 			status, body, err := c.Do(request, nil)
 			if err == nil && status != 200 {
 				err = fmt.Errorf("%d %s", status, body)
@@ -151,31 +174,18 @@ func median(x []float64) float64 {
 // BenchmarkClaimOutcome counts claims with their outcomes, by 64 callers over HTTP, everything durable. Targets: 8,000 pairs a second
 // with p99 of 15 ms on SQLite, a quarter of that on PostgreSQL; 40,000 executions a second in batches of 20.
 func BenchmarkClaimOutcome(b *testing.B) {
-	for _, database := range []string{"sqlite", "postgres"} {
-		b.Run(database, func(b *testing.B) {
-			dsn := ""
-			if database == "postgres" {
-				pgtest.Durable(b)
-				dsn = pgtest.DSN(b)
-			}
-			s := serve(b, dsn)
-			b.Run("floor", func(b *testing.B) {
+	onEach(b, func(b *testing.B, s *serving) {
+		for _, part := range []struct {
+			name string
+			run  func(b *testing.B)
+		}{{"floor", bare}, {"single", s.pairs}, {"batch20", s.batches}} {
+			b.Run(part.name, func(b *testing.B) {
 				for range b.N {
-					bare(b)
+					part.run(b)
 				}
 			})
-			b.Run("single", func(b *testing.B) {
-				for range b.N {
-					s.pairs(b)
-				}
-			})
-			b.Run("batch20", func(b *testing.B) {
-				for range b.N {
-					s.batches(b)
-				}
-			})
-		})
-	}
+		}
+	})
 }
 
 // bare is two POSTs against a handler that answers at once.
@@ -186,7 +196,7 @@ func bare(b *testing.B) {
 		_, _ = w.Write([]byte(`{"ok":true}`))
 	}))
 	request := Request("POST", "/", "", []byte(`{"worker_id":"w"}`))
-	r, err := Run(callers, during, func(_ int, c *Conn) error {
+	r, err := Run(callers, during(), func(_ int, c *Conn) error {
 		for range 2 {
 			if _, _, err := c.Do(request, nil); err != nil {
 				return err
@@ -199,12 +209,28 @@ func bare(b *testing.B) {
 
 func report(b *testing.B, r Result, per float64, err error) {
 	b.Helper()
-	if err != nil {
+	if err != nil && !errors.Is(err, errDry) {
 		b.Fatal(err)
 	}
 	b.ReportMetric(r.PerSecond()*per, "pairs/s")
 	b.ReportMetric(float64(r.P50.Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(r.P99.Microseconds())/1000, "p99-ms")
+}
+
+// times calls fn with 1 to n, by many callers.
+func (s *serving) times(b *testing.B, n int, fn func(i int64, c *Conn) error) {
+	b.Helper()
+	var began atomic.Int64
+	_, err := Run(callers, time.Hour, func(_ int, c *Conn) error {
+		i := began.Add(1)
+		if i > int64(n) {
+			return io.EOF
+		}
+		return fn(i, c)
+	}, s.addr)
+	if !errors.Is(err, io.EOF) {
+		b.Fatal(err)
+	}
 }
 
 // stock fires so many executions that the run does not run dry, outside the measured time.
@@ -213,30 +239,27 @@ func (s *serving) stock(b *testing.B, n int) (worker string) {
 	name := fmt.Sprintf("bench-%d", time.Now().UnixNano())
 	cue := s.must(b, s.first, "POST", "/v1/cues", `{"name":"`+name+`","cron":"0 0 1 1 *","worker":true,"payload":{"task":"t"}}`)["id"].(string)
 	fire := Request("POST", "/v1/cues/"+cue+"/fire", s.first, []byte(`{}`))
-	var fired atomic.Int64
-	_, err := Run(callers, time.Minute, func(_ int, c *Conn) error {
-		if fired.Add(1) > int64(n) {
-			return io.EOF
-		}
+	s.times(b, scaled(n), func(_ int64, c *Conn) error {
 		status, body, err := c.Do(fire, nil)
 		if err == nil && status != 200 {
 			err = fmt.Errorf("fire: %d %s", status, body)
 		}
 		return err
-	}, s.addr)
-	if err != nil && err != io.EOF { //nolint:errorlint // its own mark
-		b.Fatal(err)
-	}
+	})
 	return s.must(b, s.first, "POST", "/v1/keys", `{"name":"worker","scope":"worker"}`)["key"].(string)
 }
 
-var errDry = fmt.Errorf("the stock of executions ran out; fire more")
+// errDry ends a run early: the stock of executions ran out. What was measured until then counts.
+var errDry = errors.New("the stock of executions ran out")
 
 func (s *serving) pairs(b *testing.B) {
 	worker := s.stock(b, 40_000)
 	claim := Request("POST", "/v1/executions/claim", worker, []byte(`{"worker_id":"w"}`))
-	r, err := Run(callers, during, func(_ int, c *Conn) error {
+	r, err := Run(callers, during(), func(_ int, c *Conn) error {
 		status, body, err := c.Do(claim, nil)
+		if status == 409 {
+			return errDry
+		}
 		if err != nil || status != 200 {
 			return fmt.Errorf("claim: %d %s %w", status, body, err)
 		}
@@ -254,7 +277,7 @@ func (s *serving) batches(b *testing.B) {
 	worker := s.stock(b, 60_000)
 	claim := Request("POST", "/v1/executions/claim", worker, []byte(`{"worker_id":"w","max":20}`))
 	var got atomic.Int64
-	r, err := Run(callers, during/3, func(_ int, c *Conn) error {
+	r, err := Run(callers, during()/3, func(_ int, c *Conn) error {
 		status, body, err := c.Do(claim, nil)
 		if err != nil || status != 200 {
 			return fmt.Errorf("claim: %d %s %w", status, body, err)
@@ -266,10 +289,7 @@ func (s *serving) batches(b *testing.B) {
 		got.Add(int64(n))
 		return nil
 	}, s.addr)
-	if err == errDry { //nolint:errorlint // its own mark
-		err = nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errDry) {
 		b.Fatal(err)
 	}
 	b.ReportMetric(float64(got.Load())/r.Took.Seconds(), "claimed/s")

@@ -19,6 +19,14 @@ import (
 
 const million = 1_000_000
 
+// size is a million keys, or a few in a short run, which shows only that the benchmarks work.
+func size() int {
+	if testing.Short() {
+		return 1000
+	}
+	return million
+}
+
 // fill makes a table of n keys in one workspace, each under a parent, half of them restricted, with a limit of their own. It answers
 // the secrets of some of them.
 func fill(t testing.TB, n int, sealer *sealer) (*table, []Secret) {
@@ -65,7 +73,7 @@ func BenchmarkVerify(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tab, secrets := fill(b, million, sealer)
+	tab, secrets := fill(b, size(), sealer)
 	b.Logf("%d keys can be presented", len(secrets))
 	now := time.Now()
 	a := &Access{Options: Options{Now: func() time.Time { return now }}, table: tab, sealer: sealer}
@@ -136,8 +144,8 @@ func BenchmarkMemory(b *testing.B) {
 		b.Fatal(err)
 	}
 	before := heap() // once: there is nothing to be averaged
-	tab, _ := fill(b, million, sealer)
-	b.ReportMetric(float64(heap()-before)/million, "B/key")
+	tab, _ := fill(b, size(), sealer)
+	b.ReportMetric(float64(heap()-before)/float64(size()), "B/key")
 	b.ReportMetric(0, "ns/op")
 	runtime.KeepAlive(tab)
 }
@@ -162,7 +170,7 @@ func BenchmarkStart(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer d.Close()
-			store(b, d, million)
+			store(b, d, size())
 			before := cpuTime()
 			for b.Loop() {
 				if err := newTable().load(context.Background(), d); err != nil {
@@ -205,7 +213,7 @@ func store(b *testing.B, d *db.DB, n int) {
 	})
 	const numbers = `WITH RECURSIVE n (i) AS (SELECT CAST(?1 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2) `
 	hash := slices.Repeat([]byte{7}, 32)
-	const chunk = 100_000
+	chunk := min(n, 100_000)
 	for at := 0; at < n; at += chunk {
 		update(func(tx *db.Tx) error {
 			_, err := tx.Exec(numbers+`INSERT INTO keys (`+keyCols+`) SELECT 'key_' || (100000000000 + i), ?3, ?4, CASE WHEN i % 2 = 1 THEN 'key_' || (100000000000 + i - 1) END, 'integration',
