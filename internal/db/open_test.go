@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -248,8 +249,11 @@ func TestBackup(t *testing.T) {
 	if err := d.Backup(context.Background(), copied); err == nil || !strings.Contains(err.Error(), "there already") {
 		t.Errorf("a backup onto a file: %v", err)
 	}
-	if err := d.Backup(context.Background(), filepath.Join(dir, "no", "copy.db")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a backup into a directory that is not there: %v", err)
+	for nowhere, want := range map[string]syscall.Errno{filepath.Join(dir, "no", "copy.db"): syscall.ENOENT, filepath.Join(path, "copy.db"): syscall.ENOTDIR} {
+		err := d.Backup(context.Background(), nowhere)
+		if !errors.Is(err, want) || err.Error() != "back up to "+nowhere+": "+want.Error() {
+			t.Errorf("a backup where no file can be: %v", err)
+		}
 	}
 	if n := len(content(t, open(t, db.Options{DSN: copied}))); n < 10 || n%2 != 0 {
 		t.Errorf("the copy has %d rows", n)

@@ -179,25 +179,38 @@ func (e *sqliteEngine) commitUnknown(err error) bool {
 
 // backup copies with VACUUM INTO, which reads one state and writes a file without free pages. The copy gets its name when it
 // is durable.
-func (e *sqliteEngine) backup(ctx context.Context, path string) (err error) {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(fmt.Errorf("back up to %s: the file is there already", path), err)
+func (e *sqliteEngine) backup(ctx context.Context, path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("back up to %s: the file is there already", path)
 	}
 	partial := path + ".partial"
-	if err := os.Remove(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("back up to %s: %w", path, err)
+	err := remove(partial)
+	if err == nil {
+		err = e.vacuumInto(ctx, partial)
 	}
-	if err := e.vacuumInto(ctx, partial); err != nil {
-		return fmt.Errorf("back up to %s: %w", path, errors.Join(classify(err), os.Remove(partial)))
+	if err == nil {
+		err = os.Link(partial, path)
 	}
-	if err := os.Link(partial, path); err != nil {
-		return fmt.Errorf("back up to %s: %w", path, errors.Join(err, os.Remove(partial)))
+	if err != nil {
+		return fmt.Errorf("back up to %s: %w", path, errors.Join(classify(err), remove(partial)))
 	}
-	return errors.Join(os.Remove(partial), syncDir(filepath.Dir(path)))
+	return errors.Join(remove(partial), syncDir(filepath.Dir(path)))
+}
+
+// remove removes a file. That there is none is no fault, and neither is a folder that is not there or no folder: what follows says so.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	return nil
 }
 
 func (e *sqliteEngine) vacuumInto(ctx context.Context, path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) // VACUUM INTO accepts an empty file
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err // the path is no name that anybody gave
+	}
 	if err != nil {
 		return err
 	}
