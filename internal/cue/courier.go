@@ -215,11 +215,11 @@ func (c *Cues) feedAll(ctx context.Context) error {
 	c.courier.feeding.Lock()
 	defer c.courier.feeding.Unlock()
 	for ctx.Err() == nil {
-		meals := c.courier.pick(c.now())
-		if len(meals) == 0 {
+		quotas := c.courier.pick(c.now())
+		if len(quotas) == 0 {
 			return nil
 		}
-		if err := c.feed(ctx, meals); err != nil {
+		if err := c.feed(ctx, quotas); err != nil {
 			return err
 		}
 	}
@@ -227,48 +227,48 @@ func (c *Cues) feedAll(ctx context.Context) error {
 }
 
 // feed takes the oldest of some lanes out of the database, in one commit, and hands them to the sender.
-func (c *Cues) feed(ctx context.Context, meals []meal) error {
+func (c *Cues) feed(ctx context.Context, quotas []quota) error {
 	now := c.now()
 	done := false
 	var jobs []*job
 	err := c.DB.Update(ctx, func(tx *db.Tx) error {
-		plates := make([]plate, len(meals))
-		for i, m := range meals {
+		batches := make([]laneBatch, len(quotas))
+		for i, q := range quotas {
 			var err error
-			if plates[i], err = fill(tx, m, now); err != nil {
-				return fmt.Errorf("read what is to be sent to %s: %w", m.endpoint, err)
+			if batches[i], err = readBatch(tx, q, now); err != nil {
+				return fmt.Errorf("read what is to be sent to %s: %w", q.endpoint, err)
 			}
 		}
-		if err := take(tx, plates, now); err != nil {
+		if err := take(tx, batches, now); err != nil {
 			return err
 		}
-		for i := range plates {
-			if err := plates[i].look(tx); err != nil {
+		for i := range batches {
+			if err := batches[i].readNext(tx); err != nil {
 				return err
 			}
 		}
 		tx.AfterCommit(func() {
 			done = true
-			for i := range plates {
-				c.courier.ate(plates[i].meal, plates[i].jobs, plates[i].next)
-				for _, to := range plates[i].moved {
+			for i := range batches {
+				c.courier.load(batches[i].quota, batches[i].jobs, batches[i].next)
+				for _, to := range batches[i].moved {
 					c.courier.lower(to.lane, to.next)
 				}
-				jobs = append(jobs, plates[i].jobs...)
+				jobs = append(jobs, batches[i].jobs...)
 			}
 		})
 		return nil
 	})
 	c.courier.sendAll(jobs)
 	if !done {
-		c.courier.spat(meals)
+		c.courier.unreserve(quotas)
 	}
 	return err
 }
 
-// plate is what one lane gets.
-type plate struct {
-	meal
+// laneBatch is what one lane sends in a round.
+type laneBatch struct {
+	quota
 	jobs  []*job
 	moved map[string]laneHead // retries whose cue has another callback by now, with the lane in which they wait from now on
 	next  op.Time             // what the database keeps of the lane afterwards
@@ -280,15 +280,15 @@ type laneHead struct {
 	next op.Time
 }
 
-// fill reads the oldest of a lane, as much as there is room for.
-func fill(tx *db.Tx, m meal, now op.Time) (plate, error) {
-	p := plate{meal: m, moved: map[string]laneHead{}, next: never}
-	rows, err := tx.Query(sqlLaneJobs, m.workspace, m.endpoint, m.jobs)
+// readBatch reads the oldest of a lane, as much as there is room for.
+func readBatch(tx *db.Tx, q quota, now op.Time) (laneBatch, error) {
+	b := laneBatch{quota: q, moved: map[string]laneHead{}, next: never}
+	rows, err := tx.Query(sqlLaneJobs, q.workspace, q.endpoint, q.jobs)
 	found, err := scanAll(rows, err, (*waitingJob).scan)
 	if err != nil {
-		return p, err
+		return b, err
 	}
-	left := m.cost
+	left := q.cost
 	for i := range found {
 		w := &found[i]
 		if w.waited > now {
@@ -296,24 +296,24 @@ func fill(tx *db.Tx, m meal, now op.Time) (plate, error) {
 		}
 		if w.callback == "" { // a retry: as the cue is now
 			w.call = w.current
-			if w.endpoint != m.endpoint {
-				p.moved[w.id] = laneHead{lane{m.workspace, w.endpoint}, w.waited}
+			if w.endpoint != q.endpoint {
+				b.moved[w.id] = laneHead{lane{q.workspace, w.endpoint}, w.waited}
 				continue
 			}
 		}
 		w.once = w.current.once
-		if left -= jobCost + w.size + int64(len(w.callback)); left < 0 && len(p.jobs) > 0 {
+		if left -= jobCost + w.size + int64(len(w.callback)); left < 0 && len(b.jobs) > 0 {
 			break
 		}
-		j := w.job(m.lane)
+		j := w.job(q.lane)
 		if w.small != nil {
 			j.payload = *w.small
 		} else if err := tx.Row(sqlPayload, w.id).Scan(&j.payload); err != nil {
-			return p, err
+			return b, err
 		}
-		p.jobs = append(p.jobs, j)
+		b.jobs = append(b.jobs, j)
 	}
-	return p, nil
+	return b, nil
 }
 
 // waitingJob is a row of sqlLaneJobs.
@@ -343,18 +343,18 @@ func (w *waitingJob) job(l lane) *job {
 	}
 }
 
-// take marks what is on the plates as being sent.
-func take(tx *db.Tx, plates []plate, now op.Time) error {
+// take marks batches as being sent.
+func take(tx *db.Tx, batches []laneBatch, now op.Time) error {
 	var ids, moved, to []string
 	var deadlines, most, within []int64
 	sums := tally{}
-	for _, p := range plates {
-		for _, j := range p.jobs {
+	for _, b := range batches {
+		for _, j := range b.jobs {
 			ids, most = append(ids, j.id), append(most, j.maxAttempts)
 			deadlines, within = append(deadlines, int64(callDeadline(now, j.timeout))), append(within, orMinus(j.outcomeWithin))
 			sums.moved(j.workspace, j.was, statusDelivering)
 		}
-		for id, h := range p.moved {
+		for id, h := range b.moved {
 			moved, to = append(moved, id), append(to, h.endpoint)
 		}
 	}
@@ -372,11 +372,11 @@ func take(tx *db.Tx, plates []plate, now op.Time) error {
 	return sums.save(tx)
 }
 
-// look finds what waits in the lane now.
-func (p *plate) look(tx *db.Tx) error {
-	err := tx.Row(sqlLaneNext, p.workspace, p.endpoint).Scan(&p.next)
+// readNext finds what waits in the lane now.
+func (b *laneBatch) readNext(tx *db.Tx) error {
+	err := tx.Row(sqlLaneNext, b.workspace, b.endpoint).Scan(&b.next)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("look what else is to be sent to %s: %w", p.endpoint, err)
+		return fmt.Errorf("look what else is to be sent to %s: %w", b.endpoint, err)
 	}
 	return nil
 }

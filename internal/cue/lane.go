@@ -198,68 +198,68 @@ const (
 	jobsAtOnce  = 512 // and jobs
 )
 
-// meal is what one lane may get in a round.
-type meal struct {
+// quota is what one lane may get in a round.
+type quota struct {
 	lane
 	cost int64
 	jobs int
 }
 
 // pick chooses the lanes to feed now: workspaces take turns, and within one the lane that was fed longest ago comes first. What
-// they may get is reserved by cost; see ate.
-func (l *lanes) pick(now op.Time) []meal {
+// they may get is reserved by cost; see load.
+func (l *lanes) pick(now op.Time) []quota {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	hungry := map[string][]*queue{}
+	ready := map[string][]*queue{}
 	for _, q := range l.queues {
 		if q.open != 0 && q.open <= now {
 			q.open = 0
 		}
 		if _, n := l.room(q); q.next <= now && q.open == 0 && n > 0 {
-			hungry[q.workspace] = append(hungry[q.workspace], q)
+			ready[q.workspace] = append(ready[q.workspace], q)
 		}
 	}
-	names := make([]string, 0, len(hungry))
-	for name, list := range hungry {
+	names := make([]string, 0, len(ready))
+	for name, list := range ready {
 		slices.SortFunc(list, func(a, b *queue) int { return cmp.Or(cmp.Compare(a.fed, b.fed), cmp.Compare(a.next, b.next)) })
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(hungry[a][0].fed, hungry[b][0].fed), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(ready[a][0].fed, ready[b][0].fed), cmp.Compare(a, b))
 	})
 	var chosen []*queue
 	for turn := 0; len(chosen) < lanesAtOnce; turn++ {
 		before := len(chosen)
 		for _, name := range names {
-			if turn < len(hungry[name]) && len(chosen) < lanesAtOnce {
-				chosen = append(chosen, hungry[name][turn])
+			if turn < len(ready[name]) && len(chosen) < lanesAtOnce {
+				chosen = append(chosen, ready[name][turn])
 			}
 		}
 		if len(chosen) == before {
 			break
 		}
 	}
-	return l.serve(chosen)
+	return l.allot(chosen)
 }
 
-func (l *lanes) serve(chosen []*queue) []meal {
+func (l *lanes) allot(chosen []*queue) []quota {
 	l.round++
-	meals := make([]meal, 0, len(chosen))
+	quotas := make([]quota, 0, len(chosen))
 	for _, q := range chosen {
 		cost, n := l.room(q)
 		if n < 1 {
 			continue
 		}
 		q.fed = l.round
-		m := meal{q.lane, cost, min(n, max(jobsAtOnce/len(chosen), 1))}
+		m := quota{q.lane, cost, min(n, max(jobsAtOnce/len(chosen), 1))}
 		l.add(q, m.jobs, m.cost)
-		meals = append(meals, m)
+		quotas = append(quotas, m)
 	}
-	return meals
+	return quotas
 }
 
-// ate turns what was reserved for a meal into the jobs that came of it; next is what the database keeps of the lane now.
-func (l *lanes) ate(m meal, jobs []*job, next op.Time) {
+// load turns what was reserved for a quota into the jobs that came of it; next is what the database keeps of the lane now.
+func (l *lanes) load(m quota, jobs []*job, next op.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := l.of(m.lane)
@@ -272,11 +272,11 @@ func (l *lanes) ate(m meal, jobs []*job, next op.Time) {
 	l.tidy(q)
 }
 
-// spat gives back what was reserved for meals that were not eaten.
-func (l *lanes) spat(meals []meal) {
+// unreserve gives back what was reserved for quotas that were not used.
+func (l *lanes) unreserve(quotas []quota) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, m := range meals {
+	for _, m := range quotas {
 		q := l.of(m.lane)
 		l.add(q, -m.jobs, -m.cost)
 		l.tidy(q)

@@ -49,16 +49,16 @@ func TestTurns(t *testing.T) {
 	l.lower(lane{"few", "x"}, 9)
 	fed := map[lane]int{}
 	for range 5 {
-		meals := l.pick(10)
-		if len(meals) != lanesAtOnce && len(meals) != 101 {
-			t.Fatalf("%d lanes in a round", len(meals))
+		quotas := l.pick(10)
+		if len(quotas) != lanesAtOnce && len(quotas) != 101 {
+			t.Fatalf("%d lanes in a round", len(quotas))
 		}
-		if meals[0].workspace != "few" && meals[1].workspace != "few" {
-			t.Errorf("the workspace with one lane is not among the first two: %v %v", meals[0].lane, meals[1].lane)
+		if quotas[0].workspace != "few" && quotas[1].workspace != "few" {
+			t.Errorf("the workspace with one lane is not among the first two: %v %v", quotas[0].lane, quotas[1].lane)
 		}
-		for _, m := range meals {
+		for _, m := range quotas {
 			fed[m.lane]++
-			l.ate(m, nil, 5)
+			l.load(m, nil, 5)
 		}
 	}
 	for i := range 100 {
@@ -88,7 +88,7 @@ func TestShutLane(t *testing.T) {
 	if len(m) != 1 {
 		t.Fatalf("%v", m)
 	}
-	l.ate(m[0], []*job{jobIn(a, "1")}, never)
+	l.load(m[0], []*job{jobIn(a, "1")}, never)
 	if l.wait() != never || l.idle() || !l.holds("1") {
 		t.Error("the job is not in memory")
 	}
