@@ -94,10 +94,10 @@ func (c *Caller) CheckWorker(id string) error {
 }
 
 // Recheck verifies the key again, for calls that wait (long polls) before everything they hand over. It counts against nothing.
-func (c *Caller) Recheck() error {
+func (c *Caller) Recheck(ctx context.Context) error {
 	perms, why := c.a.table.again(c.grant, c.a.now())
 	if !why.passes() {
-		return c.a.ended(why, 0)
+		return c.a.over(ctx, why, c.grant.key)
 	}
 	c.perms.Store(uint64(perms))
 	return c.permitted()

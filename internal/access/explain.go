@@ -186,7 +186,7 @@ func (c *Caller) othersToo(permission, what string) error {
 	}
 	for k := range c.grant.key.chain() {
 		if r := k.rules.Load(); r != nil && r.Cues != nil {
-			need.obstacles = append(need.obstacles, obstacle{k, "cues", c.call.Name, "", "This key may be used only for certain cues, so it may not " + what + "."})
+			need.obstacles = append(need.obstacles, obstacle{by: k, kind: "cues", whole: true, message: "This key may be used only for certain cues, so it may not " + what + "."})
 		}
 	}
 	return c.refuse(need)

@@ -2,10 +2,13 @@ package access
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"unstuck/internal/op"
 )
 
 // TestRevocationIsAFence ends a key while 32 callers use it, keys that it made, and both secrets of its rotation, some of them waiting.
@@ -138,13 +141,19 @@ func TestWaitingCallsAreVerifiedAgain(t *testing.T) {
 		} {
 			w.toys.done = make(chan struct{})
 			secret, id := w.key("worker", in{"expires_in": "1h"})
-			answered := make(chan string)
-			go func() { answered <- w.code(secret, "execution.wait", nil) }()
+			answered := make(chan *op.Response)
+			go func() { answered <- w.call(secret, "execution.wait", nil) }()
 			<-w.toys.waiting
 			test.end(id)
 			close(w.toys.done)
-			if code := <-answered; code != test.want {
-				t.Errorf("%s: %q, want %q", name, code, test.want)
+			got := (<-answered).Err
+			if got == nil && test.want != "" || got != nil && got.Code.Name != test.want {
+				t.Errorf("%s: %v, want %q", name, got, test.want)
+			}
+			if test.want == KeyRevoked.Name { // as every call after it is told
+				if next := w.refused(KeyRevoked, secret, "key.self", nil); got.Message != next.Message || !strings.Contains(got.Message, "revoked at ") {
+					t.Errorf("%q, the next call: %q", got.Message, next.Message)
+				}
 			}
 			for range len(w.toys.waiting) {
 				<-w.toys.waiting

@@ -68,8 +68,14 @@ func (a *Access) turnAway(ctx context.Context, c *op.Call, g grant, why standing
 		return nil
 	case refusal != nil:
 		return refusal
-	case why == revoked:
-		return a.ended(why, a.revokedAt(ctx, g.key))
+	}
+	return a.over(ctx, why, g.key)
+}
+
+// over is the 401 for a key that is not, or no longer, good, with when it was revoked.
+func (a *Access) over(ctx context.Context, why standing, k *key) error {
+	if why == revoked {
+		return a.ended(why, a.revokedAt(ctx, k))
 	}
 	return a.ended(why, 0)
 }

@@ -81,9 +81,9 @@ func (r ruling) because(o *op.Operation) string {
 	switch {
 	case r.lacks != 0:
 		return "lacks " + strings.Join(r.lacks.names(), ", ")
-	case o.Hands && first.brought == o.Name:
+	case o.Hands && first.whole:
 		return "the key is restricted, and what this hands out would not be"
-	case first.kind == "cues" && first.brought == o.Name:
+	case first.kind == "cues" && first.whole:
 		return "the key is for certain cues only, and this is about the whole workspace"
 	case first.kind == "cues":
 		return "the key is for certain cues only, and " + first.brought + " is not one of them"

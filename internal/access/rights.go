@@ -150,7 +150,7 @@ func (r *reader) callerRights(c *Caller) (rights, error) {
 func (c *Caller) wants(r rights, perms permSet, what string) error {
 	need := ruling{lacks: perms &^ r.perms}
 	if what != "" && r.restricted {
-		need.obstacles = c.grant.key.restricted(c.call.Name, what)
+		need.obstacles = c.grant.key.restricted(what, c.circumstances())
 	}
 	return c.refuse(need)
 }

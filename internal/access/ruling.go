@@ -28,7 +28,8 @@ func (r ruling) passes() bool {
 type obstacle struct {
 	by      *key
 	kind    string
-	brought string
+	brought string // "" when the call comes with nothing of the kind
+	whole   bool   // whatever a call brings: the key would have to be without the restriction
 	entry   string // what the restriction would have to list besides; "" when it would have to be dropped
 	message string
 }
@@ -43,6 +44,21 @@ type circumstances struct {
 	asked    bool       // nobody calls: somebody asks
 }
 
+// brought is what a call comes with that a restriction of this kind is about (KEYS 4): its time, address or door; "" when it comes with
+// nothing of the kind.
+func (c *circumstances) brought(kind string) string {
+	switch {
+	case c == nil:
+	case kind == "not_before":
+		return op.TimeOf(c.now).String()
+	case kind == "ips" && !c.anywhere:
+		return addrText(c.addr)
+	case kind == "via":
+		return c.via
+	}
+	return ""
+}
+
 // rule is the ruling for an operation under circumstances; nil stands for any.
 func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 	if o.Needs == op.Public {
@@ -55,13 +71,13 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 		r.itself = r.itself || o.Shows
 	}
 	if o.Hands && (g.key.kind == personal || !o.Below) {
-		if r.obstacles = g.key.restricted(o.Name, o.May); len(r.obstacles) > 0 {
+		if r.obstacles = g.key.restricted(o.May, c); len(r.obstacles) > 0 {
 			return r // nothing less than dropping them helps
 		}
 	}
 	for k := g.key; k != nil; k = k.parent {
 		if rules := k.rules.Load(); rules != nil {
-			r.obstacles = rules.unmet(r.obstacles, k, o.Name, o.Narrow, c)
+			r.obstacles = rules.unmet(r.obstacles, k, o.Narrow, c)
 			if c == nil || c.asked {
 				r.open = rules.bounding(r.open, o.Narrow)
 			}
@@ -102,29 +118,29 @@ func (r *rules) bounding(out []string, narrow op.Narrowing) []string {
 }
 
 // unmet adds the restrictions that an operation does not meet, as far as they need no object.
-func (r *rules) unmet(out []obstacle, k *key, operation string, narrow op.Narrowing, c *circumstances) []obstacle {
+func (r *rules) unmet(out []obstacle, k *key, narrow op.Narrowing, c *circumstances) []obstacle {
 	if r.Cues != nil && narrow == op.Whole {
-		out = append(out, obstacle{k, "cues", operation, "", "This key may be used only for certain cues, and this is about the whole workspace."})
+		out = append(out, obstacle{by: k, kind: "cues", whole: true, message: "This key may be used only for certain cues, and this is about the whole workspace."})
 	}
 	if c == nil {
 		return out
 	}
 	if r.NotBefore != nil && c.now.Before(r.NotBefore.Std()) {
-		out = append(out, obstacle{k, "not_before", op.TimeOf(c.now).String(), "", "This key may not be used yet; it is now " + c.now.Format("15:04:05 UTC on 2 Jan 2006") + "."})
+		out = append(out, obstacle{by: k, kind: "not_before", brought: c.brought("not_before"), message: "This key may not be used yet; it is now " + c.now.Format("15:04:05 UTC on 2 Jan 2006") + "."})
 	}
 	if r.IPs != nil && !c.anywhere && !containsAddr(r.nets, c.addr) {
 		from, entry := addrText(c.addr), ""
 		if c.addr.IsValid() {
 			entry = netip.PrefixFrom(c.addr, c.addr.BitLen()).String()
 		}
-		out = append(out, obstacle{k, "ips", from, entry, "This key may be used only from certain addresses, and you came from " + from + "."})
+		out = append(out, obstacle{by: k, kind: "ips", brought: from, entry: entry, message: "This key may be used only from certain addresses, and you came from " + from + "."})
 	}
 	if r.Via != nil && c.via != "" && !slices.Contains(r.Via, c.via) {
 		entry := c.via
 		if entry != "rest" && entry != "mcp" {
 			entry = ""
 		}
-		out = append(out, obstacle{k, "via", c.via, entry, "This key may be used only in certain ways, and you came via " + c.via + "."})
+		out = append(out, obstacle{by: k, kind: "via", brought: c.via, entry: entry, message: "This key may be used only in certain ways, and you came via " + c.via + "."})
 	}
 	return out
 }
@@ -157,7 +173,7 @@ func (k *key) blindTo(id, name, brought, message string) (out []obstacle) {
 	}
 	for x := range k.chain() {
 		if r := x.rules.Load(); r != nil && r.Cues != nil && !matchAny(r.Cues, id, name) {
-			out = append(out, obstacle{x, "cues", brought, entry, message})
+			out = append(out, obstacle{by: x, kind: "cues", brought: brought, entry: entry, message: message})
 		}
 	}
 	return out
@@ -187,17 +203,17 @@ func (k *key) notWorker(id string) (out []obstacle) {
 			if err != nil {
 				entry = ""
 			}
-			out = append(out, obstacle{k, "worker_ids", id, entry, fmt.Sprintf("This key may be used only by certain workers, and you said you are %q.", id)})
+			out = append(out, obstacle{by: k, kind: "worker_ids", brought: id, entry: entry, message: fmt.Sprintf("This key may be used only by certain workers, and you said you are %q.", id)})
 		}
 	}
 	return out
 }
 
 // restricted is every restriction along the chain, for what only a caller without any may do.
-func (k *key) restricted(operation, what string) (out []obstacle) {
+func (k *key) restricted(what string, c *circumstances) (out []obstacle) {
 	for x := range k.chain() {
 		for _, kind := range x.rules.Load().present() {
-			out = append(out, obstacle{x, kind, operation, "", "This key is restricted, so it may not " + what + "."})
+			out = append(out, obstacle{by: x, kind: kind, brought: c.brought(kind), whole: true, message: "This key is restricted, so it may not " + what + "."})
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -236,6 +237,47 @@ func TestRefusalTellsWhatItMust(t *testing.T) {
 		}
 		if text := string(op.Marshal(x)); strings.Contains(text, "10.0.0.0") || !strings.Contains(text, `"add_to":{"ips":["203.0.113.7/32"],"via":["mcp"]}`) {
 			t.Errorf("it tells what would be allowed, or not what to do: %s", text)
+		}
+	})
+}
+
+// TestBrought is what a refused call came with that the restriction is about, in the answer and in the audit log; never the operation,
+// which both name already (KEYS 4).
+func TestBrought(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		there := from{peer: "203.0.113.7:9"}
+		for _, test := range []struct {
+			scope        string
+			restrictions in
+			operation    string
+			input        in
+			kind, want   string
+		}{
+			{"worker", in{"ips": []string{"10.0.0.0/8"}}, "execution.claim", nil, "ips", "203.0.113.7"},
+			{"worker", in{"via": []string{"mcp"}}, "execution.claim", nil, "via", "rest"},
+			{"full", in{"cues": []string{"weekly-*"}}, "usage.get", nil, "cues", ""},
+			{"full", in{"cues": []string{"weekly-*"}}, "workspace.get", nil, "cues", ""},
+			{"full", in{"rate_per_minute": 100}, "workspace.get", nil, "", ""},
+		} {
+			secret, id := w.key(test.scope, in{"restrictions": test.restrictions})
+			if test.kind == "" {
+				w.must(secret, test.operation, test.input, there)
+				continue
+			}
+			e := w.refused(KeyRestricted, secret, test.operation, test.input, there)
+			if x := e.Extra.(*refusal); x.Restriction != test.kind || x.Brought != test.want {
+				t.Errorf("%s: %s %q, want %s %q", test.operation, x.Restriction, x.Brought, test.kind, test.want)
+			}
+			row := w.audit(test.operation)
+			var detail struct{ Restriction, Brought string }
+			if last := row[len(row)-1]; last.Who.KeyID != id || json.Unmarshal(last.Detail, &detail) != nil || detail.Restriction != test.kind || detail.Brought != test.want {
+				t.Errorf("%s: %s", test.operation, last.Detail)
+			}
+		}
+		admin := w.must(w.admin, "personal_key.create", in{"name": "there only", "scope": "full", "restrictions": in{"ips": []string{"203.0.113.0/24"}, "rate_per_minute": 100}}).str("key")
+		e := w.refused(KeyRestricted, admin, "member.add", in{"email": "x@example.com", "role": "viewer"}, there)
+		if x := e.Extra.(*refusal); x.Restriction != "ips" || x.Brought != "203.0.113.7" {
+			t.Errorf("%s %q", x.Restriction, x.Brought)
 		}
 	})
 }

@@ -153,7 +153,7 @@ func (y *toys) operations(w *world) []*op.Operation {
 		op.Define(op.Spec{Name: "execution.claim", Route: "POST /v1/executions/claim", Needs: "executions:claim", Effect: op.Write, Unaudited: true, Narrow: op.ByObject, May: "take work", Doc: "Claim"},
 			func(ctx context.Context, in workIn) (op.None, error) { return op.None{}, work(ctx, From(ctx), in) }),
 		op.Define(op.Spec{Name: "execution.wait", Route: "POST /v1/executions/wait", Needs: "executions:claim", Effect: op.Write, Unaudited: true, Narrow: op.ByObject, May: "take work", Doc: "Wait for work"},
-			none(func(ctx context.Context, c *Caller) error { return y.wait(c) })),
+			none(func(ctx context.Context, c *Caller) error { return y.wait(ctx, c) })),
 		op.Define(op.Spec{Name: "execution.report", Route: "POST /v1/executions/report", Needs: "executions:report", Effect: op.Write, Unaudited: true, Narrow: op.ByObject, Lenient: true, May: "report", Doc: "Report"},
 			func(ctx context.Context, in workIn) (op.None, error) { // worker "holder" holds a live lease
 				if c := From(ctx); c.OverLimit() && in.Worker.Val != "holder" {
@@ -184,10 +184,10 @@ func (y *toys) operations(w *world) []*op.Operation {
 func none0(context.Context, struct{}) (op.None, error) { return op.None{}, nil }
 
 // wait is a long poll: it looks again at every change of any right, and hands something over only when its key still may.
-func (y *toys) wait(c *Caller) error {
+func (y *toys) wait(ctx context.Context, c *Caller) error {
 	for {
 		changed := c.a.Changed()
-		if err := c.Recheck(); err != nil {
+		if err := c.Recheck(ctx); err != nil {
 			return err
 		}
 		y.waiting <- struct{}{}
@@ -195,7 +195,7 @@ func (y *toys) wait(c *Caller) error {
 		case <-changed:
 			y.after()
 		case <-y.done:
-			return c.Recheck()
+			return c.Recheck(ctx)
 		}
 	}
 }

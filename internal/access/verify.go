@@ -135,7 +135,7 @@ func (c *Caller) may(ctx context.Context, permission, cue, at string) error {
 	}
 	for k := range c.grant.key.chain() {
 		if rules := k.rules.Load(); rules != nil {
-			r.obstacles = rules.unmet(r.obstacles, k, c.call.Name, narrow, c.circumstances())
+			r.obstacles = rules.unmet(r.obstacles, k, narrow, c.circumstances())
 		}
 	}
 	if err := c.refuse(r); err != nil || cue == "" {

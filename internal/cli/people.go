@@ -360,6 +360,8 @@ func (row *auditRow) result() string {
 			detail.Missing, more = detail.Missing[:2], fmt.Sprintf(" and %d more", n)
 		}
 		return "refused: lacks " + strings.Join(detail.Missing, ", ") + more
+	case detail.Restriction != "" && detail.Brought == "":
+		return "refused: restricted in " + detail.Restriction
 	case detail.Restriction != "":
 		return "refused: restricted in " + detail.Restriction + ", came with " + detail.Brought
 	}

@@ -64,7 +64,7 @@ func (c *Cues) claim(ctx context.Context, cl *claim, wait time.Duration) error {
 		err = context.Cause(ctx)
 	}
 	if err == nil && wait > 0 {
-		err = cl.caller.Recheck()
+		err = cl.caller.Recheck(ctx)
 	}
 	if err != nil && len(cl.taken) > 0 && (cl.request == "" || ctx.Err() == nil) {
 		if back := c.giveBack(context.WithoutCancel(ctx), cl.taken); back != nil {
@@ -98,7 +98,7 @@ func (c *Cues) claimOrWait(ctx context.Context, cl *claim, wait time.Duration) e
 func (c *Cues) sleep(ctx context.Context, cl *claim, bell <-chan struct{}, deadline time.Time) (again bool, err error) {
 	for {
 		changed := c.Access.Changed() // asked before the key is looked at, so that no change goes unseen
-		if err := cl.caller.Recheck(); err != nil || again {
+		if err := cl.caller.Recheck(ctx); err != nil || again {
 			return again && err == nil, err
 		}
 		pause := min(time.Until(deadline), recheckEvery)
