@@ -56,7 +56,12 @@ bench-smoke: ## every benchmark once, with little to do: whether they work, not 
 crash: build ## kill -9 and power cuts in a loop, while writing
 	UNSTUCK_LONG=1 $(GO) test ./test -run 'TestCrash|TestPower' -count=1 -v -timeout 20m
 
-verify: test crash fuzz ## everything, long
+SIM_HOURS := 1000
+simulate: ## the scheduler in 1,000 hours of virtual time, with outages, crashes, slow callbacks and dying workers
+	$(GO) test ./internal/cue -run TestSimulation -count=1 -v -timeout 60m -args -sim.hours $(SIM_HOURS)
+
+verify: SIM_HOURS := 10000
+verify: test crash fuzz simulate ## everything, long
 	UNSTUCK_LONG=1 $(GO) test ./... -timeout 60m
 
-.PHONY: help build run test race vet lint gen tz fuzz openapi interop bench bench-smoke crash verify
+.PHONY: help build run test race vet lint gen tz fuzz openapi interop bench bench-smoke crash simulate verify

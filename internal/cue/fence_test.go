@@ -43,6 +43,8 @@ func TestFenceByToken(t *testing.T) {
 		}
 		f.ok(a, "execution.heartbeat", input{"id": id, "lease_token": token}) // the token is what counts, not the key
 		f.ok(b, "execution.report", input{"id": id, "lease_token": token, "success": true})
+		f.refused(a, "execution.report", input{"id": id, "lease_token": old, "success": true}, 409, "stale_claim") // which says the same
+		f.ok(b, "execution.report", input{"id": id, "lease_token": token, "success": true})
 		f.refused(a, "execution.add_evidence", input{"id": id, "lease_token": old, "summary": "s"}, 409, "stale_claim")
 		f.ok(b, "execution.add_evidence", input{"id": id, "lease_token": token, "summary": "s"})
 		if e := f.get(b, id); e["unfenced"] != false || e["claimed_by_worker"] != "v" || e["attempts"] != 2.0 {

@@ -103,7 +103,7 @@ func (m *model) run() {
 
 func (m *model) now() op.Time { return op.TimeOf(m.f.clock.Now()) }
 
-func (m *model) do(t *rapid.T, name string, args input) map[string]any {
+func (m *model) do(t rapid.TB, name string, args input) map[string]any {
 	t.Helper()
 	r := m.f.call(m.f.admin, name, args)
 	if r.Err != nil {
@@ -193,7 +193,7 @@ func (m *model) crash(t *rapid.T) {
 }
 
 // dues goes through the due times after a moment, one by one.
-func (c *modelCue) dues(t *rapid.T, after op.Time) iter.Seq[op.Time] {
+func (c *modelCue) dues(t rapid.TB, after op.Time) iter.Seq[op.Time] {
 	return func(yield func(op.Time) bool) {
 		if c.expr == "" {
 			if c.due > after {
@@ -215,7 +215,7 @@ func (c *modelCue) dues(t *rapid.T, after op.Time) iter.Seq[op.Time] {
 }
 
 // upTo lists the due times without an ending up to a moment.
-func (c *modelCue) upTo(t *rapid.T, moment op.Time) (out []op.Time) {
+func (c *modelCue) upTo(t rapid.TB, moment op.Time) (out []op.Time) {
 	for at := range c.dues(t, c.decided) {
 		if at > moment {
 			break
@@ -226,7 +226,7 @@ func (c *modelCue) upTo(t *rapid.T, moment op.Time) (out []op.Time) {
 }
 
 // end gives what came due until now its ending.
-func (m *model) end(t *rapid.T, c *modelCue, now op.Time) {
+func (m *model) end(t rapid.TB, c *modelCue, now op.Time) {
 	due := c.upTo(t, now)
 	for i, at := range due {
 		last := i == len(due)-1
@@ -255,7 +255,7 @@ func (m *model) end(t *rapid.T, c *modelCue, now op.Time) {
 }
 
 // shift ends what came due and moves to a new schedule or status; at this moment the new one begins.
-func (m *model) shift(t *rapid.T, c *modelCue, to func()) {
+func (m *model) shift(t rapid.TB, c *modelCue, to func()) {
 	moment := max(m.now(), c.decided)
 	if c.status == active || c.status == paused {
 		if c.expr == "" && c.status == paused {
@@ -379,7 +379,7 @@ func (m *model) delete(t *rapid.T) {
 }
 
 // pending are the due times without an ending up to a moment; during a pause they are as good as skipped.
-func (c *modelCue) pending(t *rapid.T, upTo op.Time) []op.Time {
+func (c *modelCue) pending(t rapid.TB, upTo op.Time) []op.Time {
 	if c.status != active && c.status != paused {
 		return nil
 	}
@@ -416,7 +416,7 @@ func (m *model) check(t *rapid.T) {
 	}
 }
 
-func (m *model) fired(t *rapid.T, c *modelCue) (out []op.Time) {
+func (m *model) fired(t rapid.TB, c *modelCue) (out []op.Time) {
 	err := m.f.db.View(m.f.Context(), func(tx *db.Tx) (err error) {
 		rows, err := tx.Query("SELECT scheduled_for FROM executions WHERE cue_id = ?1 AND triggered_by = 'scheduled' ORDER BY 1", c.id)
 		out, err = scanAll(rows, err, func(at *op.Time, r scanner) error { return r.Scan(at) })
@@ -428,7 +428,7 @@ func (m *model) fired(t *rapid.T, c *modelCue) (out []op.Time) {
 	return out
 }
 
-func (m *model) checkNext(t *rapid.T, c *modelCue) {
+func (m *model) checkNext(t rapid.TB, c *modelCue) {
 	got := m.do(t, "cue.get", input{"id": c.id, "execution_limit": 1})
 	var want any
 	if c.status == active {
@@ -443,7 +443,7 @@ func (m *model) checkNext(t *rapid.T, c *modelCue) {
 }
 
 // checkLedger compares what the ledger says about [from, to).
-func (m *model) checkLedger(t *rapid.T, c *modelCue, from, to op.Time) {
+func (m *model) checkLedger(t rapid.TB, c *modelCue, from, to op.Time) {
 	args := input{"id": c.id, "from": from}
 	if to != never {
 		args["to"] = to

@@ -160,7 +160,11 @@ func (b *recording) take(r *report, h *held) error {
 	if r.refusal = b.c.mayReport(h, r.caller, r.worker, b.now); r.refusal != nil {
 		return nil
 	}
-	if h.outcomeState != "" {
+	switch over := h.outcomeState != ""; {
+	case over && r.token != "" && r.token != h.leaseToken: // what somebody else did is not its work, even where it says the same
+		r.refusal = stale(h, b.now)
+		return nil
+	case over:
 		return b.repeat(r, h)
 	}
 	if r.refusal = b.c.fence(h, r.caller, r.token, r.worker, b.now); r.refusal != nil {
