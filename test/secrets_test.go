@@ -106,7 +106,7 @@ func (p *spy) keysOfAllKinds(t *testing.T) {
 	revoked := p.do(first, "POST /v1/keys", obj{"name": "revoked", "scope": "full"})
 	p.do(first, "POST /v1/keys/"+revoked.Str("id")+"/revoke", obj{"reason": "test"})
 	p.do(revoked.Str("key"), "GET /v1/keys/self", nil)
-	key, _, err := p.s.Access().LocalLogin(t.Context(), "local")
+	key, _, err := p.s.Access().LocalLogin(t.Context(), "local", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func (p *spy) panics(t *testing.T) {
 		return op.Define(op.Spec{Name: "panic." + name, Route: "POST /v1/panic/" + name, Needs: op.AnyKey, Effect: op.Write, Unaudited: true, May: "panic", Doc: "Panic"},
 			func(ctx context.Context, i in) (op.None, error) { panic(value(ctx, i)) })
 	}
-	secret, _, err := p.s.Access().LocalLogin(t.Context(), "for a panic")
+	secret, _, err := p.s.Access().LocalLogin(t.Context(), "for a panic", "")
 	if err != nil {
 		t.Fatal(err)
 	}

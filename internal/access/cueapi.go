@@ -103,6 +103,7 @@ func (a *Access) updateAuthKey(ctx context.Context, in authKeyUpdate) (AuthKey, 
 type RevokedAuthKey struct {
 	ID        string   `json:"id"`
 	RevokedAt *op.Time `json:"revoked_at"`
+	Warning   string   `json:"warning,omitempty" doc:"what follows from it that nobody asked for; absent when nothing"`
 }
 
 // revokeAuthKey refuses to end the last living key that can make keys, as CueAPI does. It is a courtesy to whoever holds that key, not
@@ -113,7 +114,7 @@ func (a *Access) revokeAuthKey(ctx context.Context, in keyRef) (RevokedAuthKey, 
 		return RevokedAuthKey{}, LastKeyProtected.Msg("This is the last key that can make keys. Make another one first.")
 	}
 	k, err := a.revokeKey(ctx, keyRevoke{ID: in.ID})
-	return RevokedAuthKey{k.ID, k.RevokedAt}, asAuthKey(err)
+	return RevokedAuthKey{k.ID, k.RevokedAt, k.Warning}, asAuthKey(err)
 }
 
 // asAuthKey answers as CueAPI does for a key that is not there.

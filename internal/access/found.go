@@ -95,15 +95,17 @@ func (a *Access) FirstRun(ctx context.Context, email string, withKey bool) (key 
 	return key, made, err
 }
 
-// LocalLogin makes a personal key of the server's first admin, for whoever may read the data directory. workspace is the slug of the
-// workspace that it is in.
-func (a *Access) LocalLogin(ctx context.Context, name string) (key NewKey, workspace string, err error) {
+// LocalLogin makes a personal key of the first admin of a workspace, by slug or id, or of the oldest one when that is "", for whoever may
+// read the data directory. slug is that of the workspace that the key is in.
+func (a *Access) LocalLogin(ctx context.Context, name, workspace string) (key NewKey, slug string, err error) {
 	if name == "" {
 		name = "local login " + a.Now().UTC().Format(time.DateOnly)
 	}
 	err = a.update(ctx, func(tx *db.Tx) error {
 		var ws, user string
-		switch err := tx.Row(sqlAnyAdmin).Scan(&ws, &user); {
+		switch err := tx.Row(sqlAnyAdmin, workspace).Scan(&ws, &user); {
+		case isNone(err) && workspace != "":
+			return WorkspaceNotFound.Msg("There is no workspace %s.", workspace)
 		case isNone(err):
 			return fmt.Errorf("this server has no workspace yet; start it once with `unstuck serve`")
 		case err != nil:
@@ -117,8 +119,8 @@ func (a *Access) LocalLogin(ctx context.Context, name string) (key NewKey, works
 		if key, err = a.reader(tx).insert(row); err != nil {
 			return err
 		}
-		workspace = w.slug
+		slug = w.slug
 		return a.append(tx, ws, a.serverRow("auth.login_local", "key", row.id, row.name, map[string]any{"key": SecretText(key.Secret).String()}))
 	})
-	return key, workspace, err
+	return key, slug, err
 }

@@ -40,7 +40,7 @@ func (in keyUpdate) null() string {
 
 func asOpt[T any](c op.Clear[T]) op.Opt[T] { return op.Opt[T]{Val: c.Val, Set: c.Set && !c.Null} }
 
-func (a *Access) updateKey(ctx context.Context, in keyUpdate) (out Key, err error) {
+func (a *Access) updateKey(ctx context.Context, in keyUpdate) (out ChangedKey, err error) {
 	if field := in.null(); field != "" {
 		return out, wouldWiden("Null for " + field)
 	}
@@ -72,7 +72,10 @@ func (a *Access) updateKey(ctx context.Context, in keyUpdate) (out Key, err erro
 			tx.Urgent(row.workspace, db.Narrowing)
 		}
 		row.name = asOpt(in.Name).Or(row.name)
-		out, err = r.save(row, was, "")
+		if out.Key, err = r.save(row, was, ""); err != nil {
+			return err
+		}
+		out.Warning, err = r.lastAdmin(was, row)
 		return err
 	})
 	return out, err

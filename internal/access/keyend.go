@@ -193,7 +193,7 @@ type keyRevoke struct {
 
 // revokeKey ends a key. It is a fence: when it has answered, no verification that starts later succeeds, for the key, its secrets and
 // whatever it made. A commit of unknown fate is repeated once the fate of the first is known: a second call finds what the first did.
-func (a *Access) revokeKey(ctx context.Context, in keyRevoke) (out Key, err error) {
+func (a *Access) revokeKey(ctx context.Context, in keyRevoke) (out ChangedKey, err error) {
 	for range 3 {
 		if out, err = a.revoke(ctx, in); !errors.Is(err, db.ErrUnknown) {
 			return out, err
@@ -202,7 +202,7 @@ func (a *Access) revokeKey(ctx context.Context, in keyRevoke) (out Key, err erro
 	return out, err
 }
 
-func (a *Access) revoke(ctx context.Context, in keyRevoke) (out Key, err error) {
+func (a *Access) revoke(ctx context.Context, in keyRevoke) (out ChangedKey, err error) {
 	c := From(ctx)
 	in.ID = c.idOf(in.ID)
 	err = a.update(ctx, func(tx *db.Tx) error {
@@ -213,16 +213,21 @@ func (a *Access) revoke(ctx context.Context, in keyRevoke) (out Key, err error) 
 		}
 		if row.revoked != 0 {
 			Unchanged(tx)
-			out, err = r.showOne(row)
+			out = ChangedKey{}
+			out.Key, err = r.showOne(row)
 			return err
 		}
+		was := row
 		if err := a.endKey(tx, &row, c.KeyID()); err != nil {
 			return err
 		}
 		if err := Record(tx, Event{Object: "key", ID: row.id, Name: row.name, Detail: map[string]any{"reason": in.Reason}}); err != nil {
 			return err
 		}
-		out, err = r.showOne(row)
+		if out.Key, err = r.showOne(row); err != nil {
+			return err
+		}
+		out.Warning, err = r.lastAdmin(was, row)
 		return err
 	})
 	return out, err

@@ -8,7 +8,8 @@ import (
 // ChangedMember is a member after a change; one who was removed has no role.
 type ChangedMember struct {
 	Member
-	Known []KnownKey `json:"known_keys" doc:"keys that go on and of which the member may know the secret, until it is rotated"`
+	Warning string     `json:"warning" doc:"what follows from the change that nobody asked for; empty when nothing"`
+	Known   []KnownKey `json:"known_keys" doc:"keys that go on and of which the member may know the secret, until it is rotated"`
 }
 
 // KnownKey is a key that was kept, with what ends the secret that somebody knows who should not.

@@ -139,7 +139,7 @@ func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out C
 		if err != nil {
 			return err
 		}
-		out = ChangedMember{Member{who.ID, who.Email, role, op.Time(m.created)}, []KnownKey{}}
+		out = ChangedMember{Member{who.ID, who.Email, role, op.Time(m.created)}, "", []KnownKey{}}
 		if err := r.mayChange(c, m, role); err != nil {
 			return err
 		}
@@ -150,6 +150,10 @@ func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out C
 		if rolePerms(m.role)&^rolePerms(role) != 0 {
 			tx.Urgent(m.workspace, db.Ending)
 		}
+		before, err := r.administered(m.workspace, "")
+		if err != nil {
+			return err
+		}
 		detail := map[string]any{"role": change{m.role, role}}
 		if out.Known, err = r.decideKeys(c, m, role, keys, detail); err != nil {
 			return err
@@ -157,6 +161,14 @@ func (a *Access) changeMember(ctx context.Context, id, role, keys string) (out C
 		m.role = role
 		if err := setMembership(tx, m); err != nil {
 			return err
+		}
+		after := a.reader(tx) // which has not read the role that was
+		if still, err := after.administered(m.workspace, ""); err != nil {
+			return err
+		} else if before && !still {
+			if out.Warning, err = after.nobodyAdministers("Now", m.workspace); err != nil {
+				return err
+			}
 		}
 		return Record(tx, Event{Object: "member", ID: id, Name: who.Email, Detail: detail})
 	})

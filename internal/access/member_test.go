@@ -198,7 +198,7 @@ func newWorldWithoutKey(t *testing.T, dsn string) *world {
 		t.Fatal(err)
 	}
 	w.open()
-	if _, _, err := w.a.LocalLogin(t.Context(), ""); err == nil {
+	if _, _, err := w.a.LocalLogin(t.Context(), "", ""); err == nil {
 		t.Error("somebody logged in to a server without a workspace")
 	}
 	key, made, err := w.a.FirstRun(t.Context(), "admin@example.com", false)

@@ -357,7 +357,7 @@ func TestMemoryJudgesAsTheRowsDo(t *testing.T) {
 
 // renewAdmin gives the admin a key for another year, for tests in which the clock goes far.
 func (w *world) renewAdmin(t rapid.TB) {
-	key, _, err := w.a.LocalLogin(context.Background(), "")
+	key, _, err := w.a.LocalLogin(context.Background(), "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ const (
 	sqlMembersChanged = `SELECT workspace_id, user_id, role, rev FROM memberships WHERE rev > 1 ORDER BY workspace_id, user_id`
 	sqlMembersCount   = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role <> ''`
 	sqlAdmins         = `SELECT count(*) FROM memberships WHERE workspace_id = ?1 AND role = 'admin'`
-	sqlAnyAdmin       = `SELECT m.workspace_id, m.user_id FROM memberships m JOIN workspaces w ON w.id = m.workspace_id WHERE m.role = 'admin' ORDER BY w.created_at, w.id, m.created_at, m.user_id LIMIT 1`
+	sqlAnyAdmin       = `SELECT m.workspace_id, m.user_id FROM memberships m JOIN workspaces w ON w.id = m.workspace_id WHERE m.role = 'admin' AND (?1 = '' OR w.slug = ?1 OR w.id = ?1) ORDER BY w.created_at, w.id, m.created_at, m.user_id LIMIT 1`
 )
 
 // Keys and their secrets.
@@ -65,6 +65,8 @@ const (
 	sqlKeysOfMember = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND revoked_at IS NULL ORDER BY created_at, id`
 	sqlKeysShownTo  = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id <> ?2 AND revoked_at IS NULL AND id IN (SELECT key_id FROM secrets
 		WHERE shown_to = ?2 AND (state IN ('pending', 'current') OR state = 'old' AND ends_at > ?3)) ORDER BY created_at, id`
+	sqlKeysOfAdmins = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND kind = 'personal' AND revoked_at IS NULL
+		AND user_id IN (SELECT user_id FROM memberships WHERE workspace_id = ?1 AND role = 'admin') ORDER BY created_at DESC, id`
 	sqlKeysBelow = `WITH RECURSIVE below(id) AS (SELECT id FROM keys WHERE parent_id IN @list(?2) UNION SELECT k.id FROM keys k JOIN below b ON k.parent_id = b.id)
 		SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND revoked_at IS NULL AND id IN (SELECT id FROM below) ORDER BY created_at, id`
 	sqlPersonalKeys = `SELECT ` + keyRead + ` FROM keys WHERE workspace_id = ?1 AND user_id = ?2 AND kind = 'personal' AND revoked_at IS NULL ORDER BY created_at DESC, id DESC`

@@ -23,10 +23,11 @@ func (d *door) authCommand() *cobra.Command {
 		Long:    "Asks for a key, checks it against its server, and stores it in ~/.unstuck/credentials, readable by you only.",
 		Example: "  unstuck auth login\n  unstuck auth login --url https://unstuck.example.com\n  unstuck auth login --local"}
 	local := login.Flags().Bool("local", false, "get a new personal key of an admin, on the machine of the server, from whoever may read its data folder")
+	workspace := login.Flags().String("workspace", "", "with --local: slug of the workspace whose admin you become (default: the oldest)")
 	data := login.Flags().String("data", "", "the server's data folder (default: $UNSTUCK_DATA, or ~/.unstuck/server)")
 	login.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *local {
-			return d.loginLocal(cmd.Context(), *data)
+			return d.loginLocal(cmd.Context(), *data, *workspace)
 		}
 		return d.login(cmd.Context())
 	}
@@ -121,11 +122,11 @@ func (d *door) takeOver(ctx context.Context, l login, k keyView) (keyView, strin
 }
 
 // loginLocal gets a key from the server on this machine, through the socket in its data folder.
-func (d *door) loginLocal(ctx context.Context, data string) error {
+func (d *door) loginLocal(ctx context.Context, data, workspace string) error {
 	var got struct{ Key, URL string }
 	host, _ := os.Hostname() // for the name only
 	name := strings.TrimSuffix("local login at "+host, " at ")
-	if err := d.askLocal(ctx, data, "POST", "/login", map[string]string{"name": name}, &got); err != nil {
+	if err := d.askLocal(ctx, data, "POST", "/login", map[string]string{"name": name, "workspace": workspace}, &got); err != nil {
 		return err
 	}
 	address, err := cleanURL(firstOf(d.flags.url, got.URL))

@@ -380,7 +380,15 @@ func showChanged(r *run, a *answer) error {
 	if only := r.ruleWords(k.Restrictions); only != "" {
 		r.print("  Only         %s", only)
 	}
+	r.caution(k.Warning)
 	return nil
+}
+
+// caution says what follows from a change that nobody asked for; "" is nothing.
+func (r *run) caution(text string) {
+	if text != "" {
+		r.say("\nNote: %s", text)
+	}
 }
 
 // ownRevoke knows the key in use by its digits: a key that may look at nothing, or not from here, may still end itself.
@@ -454,6 +462,7 @@ func showRevoked(r *run, a *answer) error {
 		at = *k.RevokedAt
 	}
 	r.print("Revoked %s  %s at %s UTC, for good. %s", k.Name, k.Redacted, r.clock(at), use)
+	r.caution(k.Warning)
 	return nil
 }
 

@@ -32,7 +32,7 @@ type keyView struct {
 	Stale        bool         `json:"stale"`
 
 	Secret      string `json:"key"`          // only in the answer that makes one
-	Warning     string `json:"warning"`      // of a create
+	Warning     string `json:"warning"`      // of a create, a change or an end
 	LastProgram string `json:"last_program"` // of a key about which somebody decides because a member leaves
 	Reason      string `json:"reason"`       // why that is
 }

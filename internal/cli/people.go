@@ -37,6 +37,7 @@ type memberView struct {
 	Role      string    `json:"role"`
 	CreatedAt time.Time `json:"created_at"`
 	Secret    string    `json:"key"` // only in the answer to an add
+	Warning   string    `json:"warning"`
 
 	Known []struct { // after keys were handed over
 		Name string `json:"name"`
@@ -78,6 +79,7 @@ func showMemberChanged(r *run, a *answer) error {
 	}
 	r.print("%s is %s now.%s", m.Email, m.Role, r.decidedWords())
 	r.warnKnown(m)
+	r.caution(m.Warning)
 	return nil
 }
 
@@ -88,6 +90,7 @@ func showMemberRemoved(r *run, a *answer) error {
 	}
 	r.print("Removed %s. Personal keys of the member ended at once.%s", r.typed["id"], r.decidedWords())
 	r.warnKnown(m)
+	r.caution(m.Warning)
 	return nil
 }
 

@@ -10,14 +10,14 @@ import (
 // local answers on the socket in the data folder, which only its owner can open: whoever may read the folder is an admin. The
 // command line speaks to it.
 //
-//	POST /login     {"name"}                → {"key","redacted","workspace","url"}
+//	POST /login     {"name","workspace"}    → {"key","redacted","workspace","url"}
 //	POST /secret    {}                      → SecretStatus, after adding a server secret
 //	GET  /secret                            → SecretStatus
 //	POST /set-plan  {"workspace","plan"}    → Workspace
 func (s *Server) local() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /login", answer(func(r *http.Request, in struct{ Name string }) (any, error) {
-		key, workspace, err := s.access.LocalLogin(r.Context(), in.Name)
+	mux.HandleFunc("POST /login", answer(func(r *http.Request, in struct{ Name, Workspace string }) (any, error) {
+		key, workspace, err := s.access.LocalLogin(r.Context(), in.Name, in.Workspace)
 		return LocalLogin{key.Secret, key.Redacted, workspace, s.url()}, err
 	}))
 	mux.HandleFunc("POST /secret", answer(func(r *http.Request, _ struct{}) (any, error) { return s.access.RotateServerSecret(r.Context()) }))

@@ -280,7 +280,7 @@ func TestRestore(t *testing.T) {
 	var leaked access.NewKey
 	err := opened(t, set, func(s *server.Server) {
 		var err error
-		if leaked, _, err = s.Access().LocalLogin(context.Background(), "leaks later"); err != nil {
+		if leaked, _, err = s.Access().LocalLogin(context.Background(), "leaks later", ""); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -293,7 +293,7 @@ func TestRestore(t *testing.T) {
 	}
 	var other string
 	err = opened(t, set, func(s *server.Server) {
-		key, _, err := s.Access().LocalLogin(context.Background(), "later")
+		key, _, err := s.Access().LocalLogin(context.Background(), "later", "")
 		if err != nil {
 			t.Fatal(err)
 		}
