@@ -259,11 +259,16 @@ func (r *run) confirm() error {
 		}
 		question = q
 	}
-	if !r.asks() {
-		return usage("Not done: %s\n\n  to do it  %s --yes", lowerFirst(question), r.again())
+	return r.goOn(question, r.again())
+}
+
+// goOn asks whether to go on with what cannot be undone. Where nobody can be asked it names the command that does it without asking.
+func (d *door) goOn(question, command string) error {
+	if !d.asks() {
+		return usage("Not done: %s\n\n  to do it  %s --yes", lowerFirst(question), command)
 	}
-	fmt.Fprintf(r.Stderr, "%s Go on? [y/N] ", clean(question))
-	line, err := r.readLine()
+	fmt.Fprintf(d.Stderr, "%s Go on? [y/N] ", clean(question))
+	line, err := d.readLine()
 	if err != nil || !strings.EqualFold(line, "y") && !strings.EqualFold(line, "yes") {
 		return failure(exitUsage, "Not done.")
 	}
