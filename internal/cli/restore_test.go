@@ -27,7 +27,7 @@ func TestRestoreAsks(t *testing.T) {
 			_, _, err = s.Access().FirstRun(t.Context(), "admin@example.com", false)
 		}
 		if err == nil && name != "" {
-			_, _, err = s.Access().LocalLogin(t.Context(), name)
+			_, _, err = s.Access().LocalLogin(t.Context(), name, "")
 		}
 		if err == nil {
 			err = s.Close()
