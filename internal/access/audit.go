@@ -26,7 +26,7 @@ type AuditRow struct {
 	IP         string    `json:"ip"`
 	Via        string    `json:"via"`
 	RequestID  string    `json:"request_id"`
-	Detail     op.Object `json:"detail" doc:"what changed; null when there is nothing to say"`
+	Detail     op.Object `json:"detail" doc:"what changed, or what a refusal was for; first and last, two moments, in a row about refusals that came after one of the same kind; null when there is nothing to say"`
 }
 
 // AuditWho is who acted: a key and those above it, or the server itself.

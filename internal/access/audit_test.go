@@ -287,8 +287,10 @@ func TestRefusalsAreFolded(t *testing.T) {
 			}
 			return strings.Join(got, " ")
 		}
+		began := w.clock.now()
 		for range 5 {
 			w.refused(InsufficientScope, secret, "cue.create", nil)
+			w.clock.advance(time.Second)
 		}
 		w.refused(InsufficientScope, secret, "cue.fire", nil)
 		w.refused(MembersOnly, secret, "personal_key.create", in{"name": "x"})
@@ -301,6 +303,10 @@ func TestRefusalsAreFolded(t *testing.T) {
 		w.clock.advance(time.Minute)
 		if got := rows("cue.create", false) + ", " + rows("cue.fire", false); got != "insufficient_scope×1 insufficient_scope×4, insufficient_scope×1" {
 			t.Error(got)
+		}
+		want := fmt.Sprintf(`{"first":%q,"last":%q}`, op.TimeOf(began.Add(time.Second)), op.TimeOf(began.Add(4*time.Second)))
+		if more := w.audit("cue.create")[1]; string(more.Detail) != want {
+			t.Errorf("%s, want %s", more.Detail, want)
 		}
 		w.refused(InsufficientScope, secret, "cue.create", nil)
 		w.refused(InsufficientScope, secret, "cue.create", nil)

@@ -32,8 +32,9 @@ type foldKey struct {
 // fold is what came after a first refusal.
 type fold struct {
 	refused
-	more  int64
-	until int64 // when it is folded up
+	more        int64
+	first, last op.Time // of those
+	until       int64   // when it is folded up
 }
 
 // refused is an audit row, but for its Who.
@@ -97,14 +98,17 @@ func (r *refusals) add(k foldKey, x refused, lasts int64) {
 	held := r.folds[k]
 	if held == nil {
 		r.ready = append(r.ready, x)
-		r.folds[k] = &fold{x, 0, int64(x.row.At) + lasts}
+		r.folds[k] = &fold{refused: x, until: int64(x.row.At) + lasts}
 		select {
 		case r.wake <- struct{}{}:
 		default: // somebody wakes up already, or nobody writes yet
 		}
 		return
 	}
-	held.more++
+	if held.more++; held.more == 1 {
+		held.first = x.row.At
+	}
+	held.last = max(held.last, x.row.At)
 	if held.row.Operation != x.row.Operation {
 		held.row.Operation = severalOperations
 	}
@@ -122,7 +126,8 @@ func (r *refusals) due(now int64, all bool) []refused {
 			continue
 		}
 		if f.more > 0 {
-			f.row.Count, f.row.At, f.row.RequestID, f.row.Detail = f.more, op.Time(now), "", nil
+			f.row.Count, f.row.At, f.row.RequestID = f.more, op.Time(now), ""
+			f.row.Detail = op.Marshal(map[string]op.Time{"first": f.first, "last": f.last})
 			r.ready = append(r.ready, f.refused)
 		}
 		delete(r.folds, k)

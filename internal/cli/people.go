@@ -309,11 +309,7 @@ func showAudit(r *run, a *answer) error {
 	self, _ := get[keyView](r.ctx, r.door, "key.self", nil) // without it nobody is called "you"
 	t := newTable("TIME", "WHO", "DID", "OBJECT", "RESULT")
 	for _, row := range page.Audit {
-		did := row.Operation
-		if row.Count > 1 {
-			did += fmt.Sprintf(" ×%d", row.Count)
-		}
-		t.add(r.clock(row.At), row.who(self.ID), did, row.object(), row.result())
+		t.add(r.clock(row.At), row.who(self.ID), row.did(), row.object(), row.result())
 	}
 	r.printTable(t)
 	if page.Next != nil && r.in["limit"] == nil {
@@ -331,6 +327,14 @@ func (row *auditRow) who(self string) string {
 		return "you (…_" + lastEight(row.Who.Redacted) + ")"
 	}
 	return firstOf(row.Who.KeyName, row.Who.KeyID)
+}
+
+// did is the operation, with how often where the row stands for several calls: "cue.create ×12".
+func (row *auditRow) did() string {
+	if row.Count > 1 {
+		return fmt.Sprintf("%s ×%d", row.Operation, row.Count)
+	}
+	return row.Operation
 }
 
 func (row *auditRow) object() string {
