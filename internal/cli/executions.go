@@ -20,6 +20,7 @@ func executionWordings() map[string]wording {
 		"execution.claim_one": {hidden: true, done: keepClaimed, show: showClaimed},
 		"execution.claimable": {show: showClaimable},
 		"execution.heartbeat": {flags: worker, ready: (*run).addLeaseToken, done: renewLease, show: showRenewed},
+		"execution.release":   {flags: map[string]string{"X-Worker-Id": hiddenFlag, "begun": hiddenFlag}, own: ownRelease, ready: (*run).addLeaseToken, done: forgetLease, show: showReleased},
 		"execution.report": {flags: worker, own: ownReport, ready: (*run).addLeaseToken, done: forgetLease, show: showReported,
 			like: []string{"executions report 5f0c1b9e --success --summary 'said hello' --result-url https://example.com/hello.txt", "executions report 5f0c1b9e --failure 'the vendor is down'"}},
 		"execution.add_evidence":   {flags: worker, show: showEvidenceAdded},
@@ -47,7 +48,7 @@ func ownClaim(*pflag.FlagSet) func(*run) error {
 		if len(r.args) == 0 {
 			return nil
 		}
-		for _, name := range []string{"max", "wait", "task", "agent"} {
+		for _, name := range []string{"max", "wait", "task", "tasks", "agent"} {
 			if r.in[name] != nil {
 				return usage("--%s is for the oldest work, not for a certain execution.", name)
 			}
@@ -56,6 +57,29 @@ func ownClaim(*pflag.FlagSet) func(*run) error {
 		r.in["id"] = r.args[0]
 		return nil
 	}
+}
+
+func ownRelease(fs *pflag.FlagSet) func(*run) error {
+	untouched := fs.Bool("untouched", false, "work on it had not begun: this was no attempt")
+	return func(r *run) error {
+		if *untouched {
+			r.in["begun"] = false
+		}
+		return nil
+	}
+}
+
+func showReleased(r *run, a *answer) error {
+	got, err := decode[struct{ Status string }](a)
+	if err != nil {
+		return err
+	}
+	if got.Status == "failed" {
+		r.print("Given back %s: it was the last attempt, so it has failed.", eight(fmt.Sprint(r.in["id"])))
+		return nil
+	}
+	r.print("Given back %s: a worker may take it now.", eight(fmt.Sprint(r.in["id"])))
+	return nil
 }
 
 // claimedView is an execution as it is handed to a worker.

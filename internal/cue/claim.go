@@ -18,14 +18,15 @@ const recheckEvery = 50 * time.Millisecond // how often a call that waits looks 
 
 // claim is one call for work, and what it got.
 type claim struct {
-	caller      *access.Caller
-	worker      string
-	request     string  // request_id; "" for none
-	id          string  // this execution only; "" for the oldest
-	task, agent *string // only of this task, for this agent; nil for any
-	most        int
-	bare        bool // the answer has the contract's shape: the client may not know tokens
-	waits       bool
+	caller  *access.Caller
+	worker  string
+	request string   // request_id; "" for none
+	id      string   // this execution only; "" for the oldest
+	tasks   []string // only of these; none for any
+	agent   *string  // only for this agent; nil for any
+	most    int
+	bare    bool // the answer has the contract's shape: the client may not know tokens
+	waits   bool
 
 	taken   []lease
 	bytes   int     // of their payloads
@@ -269,7 +270,7 @@ func (r *round) oldest(claims []*claim) (rest []*claim, err error) {
 	var order []readyQuery
 	groups := map[readyQuery][]*claim{}
 	for _, cl := range claims {
-		q := readyQueryOf(cl.caller, cl.task, cl.agent)
+		q := readyQueryOf(cl.caller, cl.tasks, cl.agent)
 		if groups[q] == nil {
 			order = append(order, q)
 		}
@@ -335,15 +336,22 @@ func (c *Cues) giveBack(ctx context.Context, leases []lease) error {
 	return c.DB.Update(ctx, func(tx *db.Tx) error {
 		sums := tally{}
 		for _, l := range leases {
-			n, err := tx.Exec(sqlGiveBack, l.id, l.token, c.now(), in(c.now(), c.UnclaimedAfter))
-			if err != nil {
-				return fmt.Errorf("give an execution back: %w", err)
-			}
-			if n > 0 {
-				sums.moved(l.workspace, statusDelivering, statusPending)
-				tx.AfterCommit(func() { c.wake(l.workspace) })
+			if err := c.giveBackOne(tx, sums, l.workspace, l.id, l.token); err != nil {
+				return err
 			}
 		}
 		return sums.save(tx)
 	})
+}
+
+func (c *Cues) giveBackOne(tx *db.Tx, sums tally, workspace, id, token string) error {
+	n, err := tx.Exec(sqlGiveBack, id, token, c.now(), in(c.now(), c.UnclaimedAfter))
+	if err != nil {
+		return fmt.Errorf("give an execution back: %w", err)
+	}
+	if n > 0 {
+		sums.moved(workspace, statusDelivering, statusPending)
+		tx.AfterCommit(func() { c.wake(workspace) })
+	}
+	return nil
 }

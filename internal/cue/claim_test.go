@@ -290,6 +290,41 @@ func TestClaimBoundsTheAnswer(t *testing.T) {
 	})
 }
 
+// A worker that names its tasks gets the oldest of them in one list, and never anything else.
+func TestClaimByTasks(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		worker, cue := f.key("worker", nil), f.cue("c", "0 0 1 1 *")
+		restricted, hidden := f.key("worker", input{"cues": []string{"c"}}), f.cue("hidden", "0 0 1 1 *")
+		ids := map[string][]string{}
+		for range 4 {
+			for _, task := range []string{"a", "b", "c", ""} {
+				ids[task] = append(ids[task], f.fire(cue, input{"payload_override": input{"task": task}}))
+				f.clock.Advance(time.Second)
+			}
+			f.fire(hidden, input{"payload_override": input{"task": "b"}})
+		}
+		ask := func(key string, most int, tasks ...string) []string {
+			return f.batch(key, input{"worker_id": "w", "max": most, "tasks": tasks})
+		}
+		if got, want := ask(restricted, 3, "c", "a", "none", "a"), []string{ids["a"][0], ids["c"][0], ids["a"][1]}; !slices.Equal(got, want) {
+			t.Errorf("a and c: %v, want %v", got, want)
+		}
+		if got := ask(restricted, 100, "b", "none"); !slices.Equal(got, ids["b"]) {
+			t.Errorf("b of one cue: %v, want %v", got, ids["b"])
+		}
+		if got := ask(worker, 100, "b", "c"); len(got) != 7 { // of both cues
+			t.Errorf("b and c: %v", got)
+		}
+		if got := ask(worker, 100, "none", "b"); len(got) != 0 {
+			t.Errorf("nothing is left of b, and got %v", got)
+		}
+		for _, bad := range []input{{"tasks": []string{}}, {"tasks": []string{"a"}, "task": "a"}, {"tasks": make([]string, 101)}} {
+			bad["worker_id"] = "w"
+			f.refused(worker, "execution.claim", bad, 422, "validation_error")
+		}
+	})
+}
+
 func TestClaimByTaskAndAgent(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		worker, cue := f.key("worker", nil), f.cue("c", "0 0 1 1 *")

@@ -33,7 +33,7 @@ type claimableList struct {
 // claimable lists what may be claimed now. It claims nothing.
 func (c *Cues) claimable(ctx context.Context, in claimableInput) (out claimableList, err error) {
 	caller, now := c.caller(ctx), c.now()
-	q := readyQueryOf(caller, optional(in.Task), optional(in.Agent))
+	q := readyQueryOf(caller, tasksOf(in.Task), optional(in.Agent))
 	look := q.find
 	if q.anyTask {
 		look = q.inTurn
@@ -76,13 +76,22 @@ func claimableItems(tx *db.Tx, found []work) ([]claimableItem, error) {
 // optional is a pointer to a present text, else nil. An empty one counts as absent.
 func optional(o op.Opt[string]) *string { return orNil(o.Val) }
 
+// tasksOf is a task as a list. An empty one counts as absent.
+func tasksOf(o op.Opt[string]) []string {
+	if o.Val == "" {
+		return nil
+	}
+	return []string{o.Val}
+}
+
 type claimInput struct {
-	WorkerID  string         `json:"worker_id" min:"1" max:"255" doc:"who will do the work"`
-	Max       op.Opt[int64]  `json:"max" min:"1" max:"100" doc:"take up to so many; the answer then is a list, possibly empty"`
-	Wait      op.Opt[int64]  `json:"wait" min:"0" max:"30" doc:"wait up to so many seconds for work"`
-	Task      op.Opt[string] `json:"task" doc:"only of this task"`
-	Agent     op.Opt[string] `json:"agent" doc:"only for this agent"`
-	RequestID op.Opt[string] `json:"request_id" min:"1" max:"255" doc:"repeat the call with the same id to get the same executions again, while their leases live"`
+	WorkerID  string           `json:"worker_id" min:"1" max:"255" doc:"who will do the work"`
+	Max       op.Opt[int64]    `json:"max" min:"1" max:"100" doc:"take up to so many; the answer then is a list, possibly empty"`
+	Wait      op.Opt[int64]    `json:"wait" min:"0" max:"30" doc:"wait up to so many seconds for work"`
+	Task      op.Opt[string]   `json:"task" doc:"only of this task"`
+	Tasks     op.Opt[[]string] `json:"tasks" min:"1" max:"100" doc:"only of these tasks, up to 100; instead of task"`
+	Agent     op.Opt[string]   `json:"agent" doc:"only for this agent"`
+	RequestID op.Opt[string]   `json:"request_id" min:"1" max:"255" doc:"repeat the call with the same id to get the same executions again, while their leases live"`
 }
 
 // claimedItem is one execution that was taken.
@@ -141,8 +150,15 @@ func (o claimedOne) output() claimOutput {
 
 // claimOldest takes the oldest work that there is: one execution in the contract's shape, or up to `max`.
 func (c *Cues) claimOldest(ctx context.Context, in claimInput) (claimOutput, error) {
+	tasks := tasksOf(in.Task)
+	if len(in.Tasks.Val) > 0 {
+		if len(tasks) > 0 {
+			return claimOutput{}, op.Invalid("body.tasks", "Value error, task and tasks say the same thing: send one of them")
+		}
+		tasks = in.Tasks.Val
+	}
 	cl := &claim{
-		caller: c.caller(ctx), worker: in.WorkerID, request: in.RequestID.Val, task: optional(in.Task), agent: optional(in.Agent),
+		caller: c.caller(ctx), worker: in.WorkerID, request: in.RequestID.Val, tasks: tasks, agent: optional(in.Agent),
 		most: int(in.Max.Or(1)), bare: !in.Max.Set,
 	}
 	if err := c.claim(ctx, cl, time.Duration(in.Wait.Val)*time.Second); err != nil {

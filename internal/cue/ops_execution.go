@@ -47,6 +47,12 @@ func (c *Cues) executionOperations() []*op.Operation {
 			Doc:    "Renew the lease of an execution\nFor work that takes longer than the lease.",
 		}, c.heartbeat),
 		op.Define(op.Spec{
+			Name: "execution.release", Route: "POST /v1/executions/{id}/release",
+			Needs: "executions:claim", Effect: op.Write, Narrow: op.ByObject, Unaudited: true, Lenient: true, May: "give work back",
+			Errors: []op.Code{ExecutionNotFound, NotExecutionOwner, StaleClaim},
+			Doc:    "Give an execution back\nIt is offered to workers again at once, instead of at the end of the lease. Work that had not begun does not count as an attempt; after the last attempt it has failed.",
+		}, c.release),
+		op.Define(op.Spec{
 			Name: "execution.report", Route: "POST /v1/executions/{id}/outcome",
 			Needs: "executions:report", Effect: op.Write, Narrow: op.ByObject, Unaudited: true, Open: true, Lenient: true, Idempotent: true, May: "report an outcome",
 			Errors: []op.Code{ExecutionNotFound, OutcomeAlreadyRecorded, StaleClaim, MetadataTooLarge},

@@ -59,6 +59,7 @@ func TestExecutionPlans(t *testing.T) {
 		check("cues", sqlCuesMatching, f.ws, names, names, names, names, 33)
 		check("executions", sqlWorkByID, names)
 		check("executions", sqlHeldByIDs, names)
+		check("executions", sqlEnding, "e")
 		check("executions_deadline", sqlNextDeadline)
 		check("executions_deadline", sqlDeadlines, sweepMost)
 		check("evidence", sqlEvidenceLast, 1, "e")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
@@ -19,14 +20,19 @@ type readyQuery struct {
 	workspace  string
 	task       string
 	anyTask    bool
+	several    string // several tasks, joined by NUL, which no task has: any of them; "" when task and anyTask say it
 	agent      string // "" for any
 	restricted string // id of the key, when its restrictions hide some cues
 }
 
-func readyQueryOf(caller *access.Caller, task, agent *string) readyQuery {
-	q := readyQuery{workspace: caller.Workspace(), anyTask: task == nil}
-	if task != nil {
-		q.task = *task
+func readyQueryOf(caller *access.Caller, tasks []string, agent *string) readyQuery {
+	q := readyQuery{workspace: caller.Workspace(), anyTask: len(tasks) == 0}
+	switch tasks = slices.Compact(slices.Sorted(slices.Values(tasks))); len(tasks) {
+	case 0:
+	case 1:
+		q.task = tasks[0]
+	default:
+		q.several = strings.Join(tasks, "\x00")
 	}
 	if agent != nil {
 		q.agent = *agent
@@ -59,11 +65,30 @@ func (w *work) ready(now op.Time) bool {
 
 // find returns up to `most` executions that are due and free, oldest first.
 func (q readyQuery) find(tx *db.Tx, caller *access.Caller, now op.Time, most int) ([]work, error) {
+	if q.several != "" {
+		return q.ofTasks(tx, caller, now, most)
+	}
 	if q.restricted == "" {
 		return q.walk(tx, nil, now, most)
 	}
 	found, err := q.ofVisible(tx, caller, now, most)
 	return found[:min(len(found), most)], err
+}
+
+// ofTasks finds the oldest work of several tasks, each by the index that has it in order.
+func (q readyQuery) ofTasks(tx *db.Tx, caller *access.Caller, now op.Time, most int) ([]work, error) {
+	var found []work
+	for _, task := range strings.Split(q.several, "\x00") {
+		one := q
+		one.task, one.several = task, ""
+		more, err := one.find(tx, caller, now, most)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+	}
+	slices.SortFunc(found, older)
+	return found[:min(len(found), most)], nil
 }
 
 // ofVisible returns executions of the cues that a restricted caller sees, oldest first: the oldest `most` of them, and perhaps

@@ -193,8 +193,9 @@ const (
 	// Both walk the index from its beginning and leave it to the caller to stop at now: a database without statistics would
 	// take few rows to be over and, instead of walking, sort all of them.
 	sqlNextDeadline = `SELECT deadline FROM executions WHERE deadline IS NOT NULL ORDER BY deadline LIMIT 1`
-	sqlDeadlines    = `SELECT e.id, e.workspace_id, e.cue_id, e.status, e.transport, e.attempts, e.max_attempts, e.claimed_worker, e.created_at, e.deadline
-		FROM executions e WHERE e.deadline IS NOT NULL ORDER BY e.deadline LIMIT ?1`
+	sqlDeadlines    = `SELECT ` + endingColumns + ` FROM executions e WHERE e.deadline IS NOT NULL ORDER BY e.deadline LIMIT ?1`
+	sqlEnding       = `SELECT ` + endingColumns + ` FROM executions e WHERE e.id = ?1`
+	endingColumns   = `e.id, e.workspace_id, e.cue_id, e.status, e.transport, e.attempts, e.max_attempts, e.claimed_worker, e.created_at, e.deadline`
 
 	sqlOfferAgain = `UPDATE executions SET status = 'pending', deadline = ?4, claimed_key = '', claimed_worker = '', claimed_at = NULL,
 		claim_request = '', lease_until = NULL, started_at = NULL, error_message = ?3, updated_at = ?2 WHERE id = ?1`

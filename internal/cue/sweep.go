@@ -82,7 +82,7 @@ func (c *Cues) sweepSome(tx *db.Tx, now op.Time) error {
 		case e.status != statusDelivering:
 			err = c.endUnreported(tx, sums, e, statusMissed, unclaimedMessage, now)
 		case e.attempts < e.maxAttempts:
-			err = c.offerAgain(tx, sums, e, now)
+			err = c.offerAgain(tx, sums, e, fmt.Sprintf("The lease of worker %s ended without a report; offered again", e.worker), now)
 		default:
 			message := fmt.Sprintf("The lease of worker %s ended without a report; it was attempt %d of %d", e.worker, e.attempts, e.maxAttempts)
 			err = c.endUnreported(tx, sums, e, statusFailed, message, now)
@@ -106,9 +106,8 @@ func (c *Cues) lostCall(tx *db.Tx, sums tally, e ending, now op.Time) error {
 	return nil
 }
 
-// offerAgain lets other workers take an execution whose lease ran out.
-func (c *Cues) offerAgain(tx *db.Tx, sums tally, e ending, now op.Time) error {
-	message := fmt.Sprintf("The lease of worker %s ended without a report; offered again", e.worker)
+// offerAgain lets other workers take an execution that one had begun; the message says why.
+func (c *Cues) offerAgain(tx *db.Tx, sums tally, e ending, message string, now op.Time) error {
 	if _, err := tx.Exec(sqlOfferAgain, e.id, now, message, in(now, c.UnclaimedAfter)); err != nil {
 		return fmt.Errorf("offer execution %s again: %w", e.id, err)
 	}
