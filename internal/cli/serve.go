@@ -88,50 +88,6 @@ func notStarted(err error) error {
 	return failure(exitOurs, "Not started: %v.", err)
 }
 
-// configCommand is `unstuck config`: every setting, its value, and where it comes from.
-func (d *door) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", GroupID: "server", Short: "List the settings of the server, their values, and where they come from", Args: noArgs,
-		Long:    "Takes the flags of `unstuck serve` and lists every setting: its value, where that comes from, and what it means. Values of secrets are not shown.",
-		Example: "  unstuck config\n  UNSTUCK_LISTEN=:8080 unstuck config"}
-	read := d.settingsFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		settings, err := read()
-		if err != nil {
-			return err
-		}
-		type row struct {
-			Setting string `json:"setting"`
-			Value   string `json:"value"`
-			From    string `json:"from"`
-			Meaning string `json:"meaning"`
-		}
-		var rows []row
-		for _, s := range server.AllSettings() {
-			value, from := settings.Get(s), "default"
-			if _, ok := d.lookupEnv(s.Env); ok {
-				from = s.Env
-			}
-			if f := cmd.Flags().Lookup(s.Flag); s.Flag != "" && f != nil && f.Changed {
-				from = "--" + s.Flag
-			}
-			if s.Secret && value != "" {
-				value = "(set)"
-			}
-			rows = append(rows, row{firstOf(s.Env, "--"+s.Flag), value, from, s.Doc})
-		}
-		if d.flags.json {
-			return d.printJSON(rows)
-		}
-		t := newTable("SETTING", "VALUE", "FROM", "MEANING")
-		for _, r := range rows {
-			t.add(r.Setting, firstOf(d.tilde(r.Value), "–"), r.From, r.Meaning)
-		}
-		d.print("%s", strings.TrimSuffix(t.String(), "\n"))
-		return nil
-	}
-	return cmd
-}
-
 // secretCommand is `unstuck secret`: the server secret, on the machine of the server.
 func (d *door) secretCommand() *cobra.Command {
 	secret := &cobra.Command{Use: "secret", GroupID: "server", Short: "The server secret, which protects keys at rest", Args: noArgs,

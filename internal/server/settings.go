@@ -133,6 +133,31 @@ func (s Settings) Get(o Setting) string {
 	return fmt.Sprint(reflect.ValueOf(s).Field(o.field).Interface())
 }
 
+// Name is what a setting is called: its variable, or its flag when it has none.
+func (o Setting) Name() string {
+	if o.Env == "" {
+		return "--" + o.Flag
+	}
+	return o.Env
+}
+
+// Shown is the value of a setting as anybody may see it: of a secret only that it is set.
+func (s Settings) Shown(o Setting) string {
+	if value := s.Get(o); !o.Secret || value == "" {
+		return value
+	}
+	return "(set)"
+}
+
+// shown are all settings by their names, as anybody may see them.
+func (s Settings) shown() map[string]string {
+	out := map[string]string{}
+	for _, o := range AllSettings() {
+		out[o.Name()] = s.Shown(o)
+	}
+	return out
+}
+
 func (s Settings) check() []error {
 	var faults []error
 	fault := func(bad bool, format string, args ...any) {
