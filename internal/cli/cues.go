@@ -13,7 +13,7 @@ import (
 
 // unbuilt are inputs of CueAPI that this version refuses; the command line does not offer them.
 var unbuilt = map[string]string{
-	"alerts": hiddenFlag, "on_success_fire": hiddenFlag, "exit_criteria": hiddenFlag,
+	"alerts": hiddenFlag,
 }
 
 // cueFlags hides the fields that own flags fill, beside those in `more`.
@@ -21,6 +21,7 @@ func cueFlags(more map[string]string) map[string]string {
 	out := map[string]string{
 		"schedule": hiddenFlag, "callback": hiddenFlag, "retry": hiddenFlag, "on_failure": hiddenFlag, "verification": hiddenFlag, "transport": hiddenFlag,
 		"cron": hiddenFlag, "at": hiddenFlag, "timezone": hiddenFlag, "callback_url": hiddenFlag, "worker": hiddenFlag, "status": hiddenFlag, "delivery": hiddenFlag,
+		"on_success_fire": "then",
 	}
 	maps.Copy(out, unbuilt)
 	maps.Copy(out, more)
@@ -36,7 +37,7 @@ func cueWordings() map[string]wording {
 				"A callback's end is known in one of three ways: a 2xx is done (delivered, not confirmed); with --outcome-in-reply its answer says, as {\"success\": true}; with --outcome-within it is reported within that time.",
 			like: []string{"cues create hello --cron '*/5 * * * *' --to worker --payload '{\"who\":\"world\"}'",
 				"cues create nightly-report --cron '0 3 * * *' --zone Europe/Berlin --verify require_result_url", "cues create launch --at '2026-12-01 09:00' --zone Europe/Berlin --payload @launch.json",
-				"cues create sync --cron '@hourly' --to https://hooks.example.com/sync --header 'Authorization: Bearer …' --outcome-within 10m"}},
+				"cues create fetch --cron '0 2 * * *' --then load", "cues create sync --cron '@hourly' --to https://hooks.example.com/sync --header 'Authorization: Bearer …' --outcome-within 10m"}},
 		"cue.list":   {show: showCues, like: []string{"cues list --name 'crm-*'", "cues list --status paused"}},
 		"cue.get":    {own: ownCueGet, flags: map[string]string{"execution_limit": "executions", "execution_offset": hiddenFlag}, show: showCue},
 		"cue.update": {flags: cueFlags(nil), own: ownCueUpdate, show: showCueChanged, like: []string{"cues update nightly-report --zone Europe/Berlin", "cues update hello --cron '*/10 * * * *'"}},
@@ -303,6 +304,9 @@ func showCue(r *run, a *answer) error {
 	if c.CatchUp != "run_once_if_missed" {
 		t.add("missed", map[string]string{"skip_missed": "due times late by more than a minute are skipped", "replay_all_missed": "every due time runs late, the latest 100 of them"}[c.CatchUp])
 	}
+	if c.OnSuccess != nil {
+		t.add("a success fires", *c.OnSuccess)
+	}
 	if needs := c.needs(); needs != "" {
 		t.add("a fire by hand", needs)
 	}
@@ -375,7 +379,11 @@ func showLedger(r *run, a *answer) error {
 		Expected, Fired, Coalesced, Skipped, Missed, Pending int64
 		Closed                                               bool
 		HasMore                                              bool `json:"has_more"`
-		Entries                                              []struct {
+		Beside                                               struct {
+			Manual        int64 `json:"manual_fire"`
+			Chain, Replay int64
+		}
+		Entries []struct {
 			Ending, Reason string
 			First, Last    time.Time
 			Count          int64
@@ -400,6 +408,18 @@ func showLedger(r *run, a *answer) error {
 		}
 	}
 	r.print("%s: %s", sum, closed)
+	beside := ""
+	for _, part := range []struct {
+		n     int64
+		words string
+	}{{l.Beside.Manual, "fired by hand"}, {l.Beside.Chain, "fired by another cue's success"}, {l.Beside.Replay, "replayed"}} {
+		if part.n > 0 {
+			beside += ", " + thousands(part.n) + " " + part.words
+		}
+	}
+	if beside != "" {
+		r.print("Beside the schedule: %s", beside[2:])
+	}
 	if len(l.Entries) > 0 {
 		t := newTable("FIRST (UTC)", "LAST (UTC)", "DUE TIMES", "ENDED AS", "BECAUSE")
 		for _, e := range l.Entries {

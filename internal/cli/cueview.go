@@ -35,6 +35,7 @@ type cueView struct {
 	} `json:"verification"`
 	NeedsOver  bool      `json:"require_payload_override"`
 	NeededKeys []string  `json:"required_payload_keys"`
+	OnSuccess  *string   `json:"on_success_fire"`
 	Warning    *string   `json:"warning"`
 	CreatedAt  time.Time `json:"created_at"`
 
@@ -97,6 +98,11 @@ type executionView struct {
 	Unfenced        bool            `json:"unfenced"`
 	Evidence        int64           `json:"evidence_versions"`
 	Repeated        bool            `json:"repeated"`
+	ChainID         *string         `json:"chain_id"`
+	ChainParent     *string         `json:"chain_parent_id"`
+	ChainChild      *string         `json:"chain_child_id"`
+	ChainEnd        *string         `json:"chain_stopped"`
+	Criteria        json.RawMessage `json:"exit_criteria"`
 
 	// Of webhooks.
 	Transport    string     `json:"transport"`
@@ -107,6 +113,27 @@ type executionView struct {
 	ErrorMessage *string    `json:"error_message"`
 	Redelivered  int64      `json:"redelivered"`
 	ResponseBody *string    `json:"response_body"`
+}
+
+// addChainRows says where an execution stands in a chain, and what the fire asks to be checked.
+func (e *executionView) addChainRows(t *table) {
+	if e.ChainParent != nil {
+		t.add("fired after", *e.ChainParent)
+	}
+	switch {
+	case e.ChainChild != nil:
+		t.add("its success fired", *e.ChainChild)
+	case e.ChainEnd != nil:
+		t.add("its success fired", "nothing: "+map[string]string{
+			"gone": "the next cue is deleted", "paused": "the next cue is paused", "plan_limit": "the plan had no room",
+		}[*e.ChainEnd])
+	}
+	if e.ChainID != nil {
+		t.add("whole chain", "unstuck executions list --chain "+*e.ChainID)
+	}
+	if len(e.Criteria) > 0 && string(e.Criteria) != "null" {
+		t.add("to be checked", string(e.Criteria))
+	}
 }
 
 type outcomeView struct {

@@ -24,7 +24,7 @@ func executionWordings() map[string]wording {
 		"execution.report": {flags: worker, own: ownReport, ready: (*run).addLeaseToken, done: forgetLease, show: showReported,
 			like: []string{"executions report 5f0c1b9e --success --summary 'said hello' --result-url https://example.com/hello.txt", "executions report 5f0c1b9e --failure 'the vendor is down'"}},
 		"execution.add_evidence":   {flags: worker, show: showEvidenceAdded},
-		"execution.list":           {flags: map[string]string{"cue_id": "cue", "status__in": hiddenFlag, "offset": hiddenFlag}, refs: map[string]object{"cue_id": aCue, "key": aKey}, show: showExecutions},
+		"execution.list":           {flags: map[string]string{"cue_id": "cue", "chain_id": "chain", "status__in": hiddenFlag, "offset": hiddenFlag}, refs: map[string]object{"cue_id": aCue, "key": aKey}, show: showExecutions},
 		"execution.get":            {show: showExecution},
 		"execution.check_evidence": {show: showEvidenceChecked},
 		"execution.verify":         {own: ownVerify, flags: map[string]string{"valid": hiddenFlag}, show: showVerified, like: []string{"executions verify 5f0c1b9e", "executions verify 5f0c1b9e --reject --reason 'the link is dead'"}},
@@ -93,6 +93,7 @@ type claimedView struct {
 	Attempt      int64           `json:"attempt"`
 	LeaseToken   string          `json:"lease_token"`
 	LeaseUntil   time.Time       `json:"lease_until"`
+	Criteria     json.RawMessage `json:"exit_criteria"`
 }
 
 // claimedOf reads what a claim got, in either shape of its answer.
@@ -142,6 +143,9 @@ func showClaimed(r *run, a *answer) error {
 	for _, c := range list {
 		r.print("Claimed %s  cue %s, attempt %d, yours until %s UTC", eight(c.ExecutionID), c.CueName, c.Attempt, r.clock(c.LeaseUntil))
 		r.print("Payload %s", c.Payload)
+		if len(c.Criteria) > 0 {
+			r.print("Check   %s", c.Criteria)
+		}
 	}
 	r.print("Next    unstuck executions report %s --success     (or --failure \"why\")", eight(list[0].ExecutionID))
 	return nil
@@ -394,6 +398,7 @@ func showExecution(r *run, a *answer) error {
 		}
 		t.add("taken by", taken)
 	}
+	e.addChainRows(t)
 	e.addCallRows(r, t)
 	t.add("payload", string(e.Payload))
 	if e.OutcomeState != nil && e.Outcome != nil {

@@ -169,10 +169,15 @@ func (s *settling) attempts(made []*result) error {
 		return err
 	}
 	var beside, replies []*result
+	var next []string
 	for i, r := range made {
-		if !stored[r.id] {
+		fires, ok := stored[r.id]
+		if !ok {
 			beside = append(beside, r)
 			continue
+		}
+		if fires {
+			next = append(next, r.id)
 		}
 		if err := s.follow(r, nexts[i]); err != nil {
 			return fmt.Errorf("note the result of execution %s: %w", r.id, err)
@@ -187,10 +192,14 @@ func (s *settling) attempts(made []*result) error {
 	if err := s.beside(beside); err != nil {
 		return err
 	}
-	return s.cues()
+	if err := s.cues(); err != nil {
+		return err
+	}
+	return s.c.fireNext(s.tx, next, s.now)
 }
 
-// update writes all in one statement and returns which executions still were under way.
+// update writes all in one statement and returns which executions still were under way, and of each whether its success is to fire
+// another cue.
 func (s *settling) update(made []*result, nexts []next) (map[string]bool, error) {
 	n := len(made)
 	ids, attempts, statuses, codes := make([]string, n), make([]int64, n), make([]string, n), make([]int64, n)
@@ -202,13 +211,16 @@ func (s *settling) update(made []*result, nexts []next) (map[string]bool, error)
 		began[i], deliver[i], deadlines[i] = r.began, nexts[i].deliverAt, nexts[i].deadline
 	}
 	rows, err := s.tx.Query(sqlAttempts, ids, attempts, statuses, codes, messages, bodies, truths(good), began, deliver, deadlines, s.now)
-	found, err := scanAll(rows, err, func(id *string, r scanner) error { return r.Scan(id) })
+	stored := make(map[string]bool, n)
+	_, err = scanAll(rows, err, func(_ *struct{}, r scanner) error {
+		var id string
+		var fires bool
+		err := r.Scan(&id, &fires)
+		stored[id] = fires
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("store the results of callbacks: %w", err)
-	}
-	stored := make(map[string]bool, len(found))
-	for _, id := range found {
-		stored[id] = true
 	}
 	return stored, nil
 }

@@ -41,7 +41,7 @@ type lease struct {
 }
 
 func (l *lease) scan(r scanner) error {
-	return r.Scan(&l.id, &l.workspace, &l.cueID, &l.cueName, &l.status, &l.task, &l.size, &l.small, &l.scheduledFor, &l.attempts,
+	return r.Scan(&l.id, &l.workspace, &l.cueID, &l.cueName, &l.status, &l.task, &l.size, &l.small, &l.scheduledFor, &l.attempts, &l.criteria,
 		&l.token, &l.until)
 }
 

@@ -105,12 +105,13 @@ type claimedItem struct {
 	Attempt      int64     `json:"attempt" doc:"1 for the first"`
 	LeaseToken   string    `json:"lease_token" doc:"send it with the heartbeats and the outcome of this execution"`
 	LeaseUntil   op.Time   `json:"lease_until" doc:"report or send a heartbeat before"`
+	Criteria     op.Value  `json:"exit_criteria,omitempty" doc:"of a fire that gave them: what to check before reporting"`
 }
 
 func (l *lease) item() claimedItem {
 	return claimedItem{
 		ExecutionID: l.id, CueID: l.cueID, CueName: l.cueName, Task: orNil(l.task), ScheduledFor: l.scheduledFor,
-		Payload: op.Object(*l.small), Attempt: l.attempts, LeaseToken: l.token, LeaseUntil: l.until,
+		Payload: op.Object(*l.small), Attempt: l.attempts, LeaseToken: l.token, LeaseUntil: l.until, Criteria: op.Value(l.criteria),
 	}
 }
 
@@ -138,13 +139,14 @@ type claimOutput struct {
 	Attempt      int64          `json:"attempt,omitempty"`
 	LeaseToken   string         `json:"lease_token,omitempty" doc:"send it with the heartbeats and the outcome of this execution"`
 	LeaseUntil   *op.Time       `json:"lease_until,omitempty"`
+	Criteria     op.Value       `json:"exit_criteria,omitempty" doc:"of a fire that gave them: what to check before reporting"`
 	Executions   *[]claimedItem `json:"executions,omitempty" doc:"with max: what was taken, possibly nothing"`
 }
 
 func (o claimedOne) output() claimOutput {
 	return claimOutput{
 		Claimed: o.Claimed, LeaseSeconds: o.LeaseSeconds, ExecutionID: o.ExecutionID, CueID: o.CueID, CueName: &o.CueName, Task: &o.Task,
-		ScheduledFor: &o.ScheduledFor, Payload: o.Payload, Attempt: o.Attempt, LeaseToken: o.LeaseToken, LeaseUntil: &o.LeaseUntil,
+		ScheduledFor: &o.ScheduledFor, Payload: o.Payload, Attempt: o.Attempt, LeaseToken: o.LeaseToken, LeaseUntil: &o.LeaseUntil, Criteria: o.Criteria,
 	}
 }
 

@@ -21,9 +21,8 @@ type createInput struct {
 	CallbackURL op.Opt[string]  `json:"callback_url" format:"url" doc:"short for callback.url"`
 	Worker      op.Opt[bool]    `json:"worker" doc:"true is short for transport worker"`
 
-	// CueAPI's further fields. They are named here so that they are refused, where other unknown fields are ignored.
-	Alerts    op.Opt[op.Value] `json:"alerts" doc:"not part of this version"`
-	OnSuccess op.Opt[op.Value] `json:"on_success_fire" doc:"not part of this version"`
+	// CueAPI's further field. It is named here so that it is refused, where other unknown fields are ignored.
+	Alerts op.Opt[op.Value] `json:"alerts" doc:"not part of this version"`
 }
 
 // unflatten turns the flat form into the nested one.
@@ -53,15 +52,8 @@ func (in *createInput) unflatten() error {
 
 // shape refuses what contradicts itself or asks for what this version does not have.
 func (in *createInput) shape() error {
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"alerts", in.Alerts.Set}, {"on_success_fire", in.OnSuccess.Set},
-	} {
-		if f.set {
-			return unbuilt(f.name)
-		}
+	if in.Alerts.Set {
+		return unbuilt("alerts")
 	}
 	if err := in.definition.shape(); err != nil {
 		return err
@@ -110,6 +102,9 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 			return unfit
 		}
 		q := *fresh
+		if err := in.chain(tx, caller, &q); err != nil {
+			return err
+		}
 		if err := c.insert(tx, &q, now); err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ type cue struct {
 	createdAt           op.Time
 	updatedAt           op.Time
 	needs               fireNeeds
+	onSuccess           string // id of the cue that a success fires; "" for none
 }
 
 // scan reads the columns of cueColumns or cueListed.
@@ -59,7 +60,7 @@ func (q *cue) scan(r scanner) error {
 	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.pauseReason, &q.transport, &q.kind, &q.cron, &q.at,
 		&q.timezone, &q.callback, &q.endpoint, &q.timeout, &q.outcomeWithin, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
 		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt,
-		&q.needs.override, &q.needs.keys)
+		&q.needs.override, &q.needs.keys, &q.onSuccess)
 }
 
 // values are the columns of cueColumns as arguments, in the same order.
@@ -67,7 +68,7 @@ func (q *cue) values() []any {
 	return []any{q.id, q.workspace, q.name, q.description, q.status, q.pauseReason, q.transport, q.kind, q.cron, q.at,
 		q.timezone, q.callback, q.endpoint, q.timeout, q.outcomeWithin, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
 		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt,
-		q.needs.override, q.needs.keys}
+		q.needs.override, q.needs.keys, q.onSuccess}
 }
 
 // live says that the cue counts against the plan's number of cues.
@@ -174,6 +175,7 @@ type cueObject struct {
 	Delivery     *deliveryObject `json:"delivery" doc:"of webhooks; null when never set: 30 seconds, and a 2xx is done"`
 	NeedsOver    bool            `json:"require_payload_override" doc:"a fire by hand must bring a payload_override"`
 	NeededKeys   []string        `json:"required_payload_keys" doc:"members that the payload of a fire by hand must have; null for none"`
+	OnSuccess    *string         `json:"on_success_fire" doc:"id of the cue that is fired when an execution of this one succeeds; null for none"`
 	PauseReason  *string         `json:"pause_reason" doc:"why the server paused it; null when somebody did, or it is not paused"`
 	Omitted      []string        `json:"omitted,omitempty" doc:"what a list leaves out of the cue because it has more than 8 KiB: payload, which is {} then. Show the cue to see it"`
 }
@@ -226,7 +228,7 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
 		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
 		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
-		NeedsOver: q.needs.override, NeededKeys: q.needs.names(),
+		NeedsOver: q.needs.override, NeededKeys: q.needs.names(), OnSuccess: orNil(q.onSuccess),
 	}
 	if q.payload == "" { // CueAPI's clients need an object
 		o.Payload, o.Omitted = op.Object("{}"), []string{omitPayload}

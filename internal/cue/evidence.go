@@ -164,7 +164,10 @@ func (c *Cues) extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.
 	if err != nil {
 		return fmt.Errorf("apply the evidence of execution %s: %w", h.id, err)
 	}
-	return nil
+	if h.outcomeState = b.State; !h.fires() {
+		return nil
+	}
+	return c.fireNext(tx, []string{h.id}, at)
 }
 
 // apply brings an outcome to what a later link says.

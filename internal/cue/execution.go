@@ -32,6 +32,7 @@ const (
 	byScheduler = "scheduled"
 	byFire      = "manual_fire"
 	byReplay    = "replay"
+	byChain     = "chain" // a success of another cue's execution fired it
 )
 
 // execution is one row of the table: one due or fired time of a cue, its claim and its outcome. Times are microseconds; a nil
@@ -44,6 +45,8 @@ type execution struct {
 	firedBy              string // key id
 	fireKey, fireBody    string // idempotency_key of the fire, and the hash of what it said
 	replayedFrom         string // execution id
+	chain                chainPlace
+	criteria             string // JSON list of what the worker is to check before it reports; "" for none
 	scheduledFor         op.Time
 	status               string
 	task, agent          string // members of the payload, by which workers choose
@@ -99,7 +102,8 @@ func (e *execution) scan(r scanner) error {
 		&e.lastHeartbeat, &e.startedAt, &e.deliveredAt, &e.lastAttemptAt, &e.httpStatus,
 		&e.outcomeState, &e.outcomeSuccess, &e.outcomeAt, &e.reportedBy, &e.unfenced,
 		&e.evidenceCount, &e.hasEvidence, &e.resultType, &e.createdAt, &e.updatedAt,
-		&e.endpoint, &e.deliverAt, &e.outcomeWithin, &e.redelivered, &payload, &e.errorMessage, &outcome, &e.responseBody)
+		&e.endpoint, &e.deliverAt, &e.outcomeWithin, &e.redelivered,
+		&e.chain.id, &e.chain.parent, &e.chain.depth, &e.chain.next, &e.criteria, &payload, &e.errorMessage, &outcome, &e.responseBody)
 	e.payload, e.outcome = text(payload), text(outcome)
 	if payload == nil {
 		e.omitted = append(e.omitted, omitPayload)
@@ -139,7 +143,8 @@ func (c *Cues) insertExecution(tx *db.Tx, es ...*execution) error {
 		from := max(e.scheduledFor, e.createdAt)
 		e.deadline, e.updatedAt = ptr(in(from, c.UnclaimedAfter)), e.createdAt
 		row := tx.Row(sqlExecutionInsert, e.id, e.workspace, e.cueID, e.triggeredBy, e.firedBy, e.replayedFrom, e.scheduledFor,
-			e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline, e.createdAt, from, e.fireKey, e.fireBody)
+			e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline, e.createdAt, from, e.fireKey, e.fireBody,
+			e.chain.id, e.chain.parent, e.chain.depth, e.criteria)
 		if err := row.Scan(&e.transport, &e.endpoint); err != nil {
 			return fmt.Errorf("store an execution of %s: %w", e.cueID, err)
 		}

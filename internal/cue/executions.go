@@ -34,7 +34,7 @@ type executionObject struct {
 	UpdatedAt     op.Time        `json:"updated_at"`
 
 	OutcomeState    *string   `json:"outcome_state"`
-	TriggeredBy     string    `json:"triggered_by" doc:"scheduled, manual_fire or replay"`
+	TriggeredBy     string    `json:"triggered_by" doc:"scheduled, manual_fire, replay, or chain: a success of another cue fired it"`
 	ClaimedByWorker *string   `json:"claimed_by_worker"`
 	ClaimedAt       *op.Time  `json:"claimed_at"`
 	LastHeartbeatAt *op.Time  `json:"last_heartbeat_at"`
@@ -51,6 +51,13 @@ type executionObject struct {
 	Unfenced         bool     `json:"unfenced" doc:"the outcome came without a lease token: workers that share a key could not be told apart"`
 	ReplayedFrom     *string  `json:"replayed_from"`
 	EvidenceVersions int64    `json:"evidence_versions"`
+
+	ChainID     *string  `json:"chain_id" doc:"of a chain: id of its first execution, in all of them; the list filters by it"`
+	ChainParent *string  `json:"chain_parent_id" doc:"the execution whose success fired this one"`
+	ChainDepth  int64    `json:"chain_depth" doc:"0 for the first of a chain"`
+	ChainChild  *string  `json:"chain_child_id" doc:"the execution that the success of this one fired"`
+	ChainEnd    *string  `json:"chain_stopped" doc:"why its success fired nothing although the cue asks for it. gone: the next cue is deleted; paused: it is paused; plan_limit: the plan had no room"`
+	Criteria    op.Value `json:"exit_criteria" doc:"what the fire asks the worker to check before it reports; null for none"`
 
 	Transport    string  `json:"transport" doc:"webhook or worker"`
 	OutcomeBy    *string `json:"outcome_by" doc:"of webhooks, how the end is known. status: a 2xx is done; reply: the answer says; report: it is reported"`
@@ -71,6 +78,10 @@ func (e *execution) object() (executionObject, error) {
 		CueName: e.cueName, Task: orNil(e.task), MaxAttempts: e.maxAttempts, FiredBy: orNil(e.firedBy), ClaimedByKey: orNil(e.claimedKey),
 		ReportedBy: orNil(e.reportedBy), Unfenced: e.unfenced, ReplayedFrom: orNil(e.replayedFrom), EvidenceVersions: e.evidenceCount,
 		Omitted: e.omitted,
+	}
+	e.chain.show(&o)
+	if e.criteria != "" {
+		o.Criteria = op.Value(e.criteria)
 	}
 	o.Transport, o.Redelivered = e.transport, e.redelivered
 	if e.transport == transportWebhook {
@@ -187,6 +198,7 @@ type executionListInput struct {
 	HasEvidence  op.Opt[bool]   `json:"has_evidence"`
 	ResultType   op.Opt[string] `json:"result_type"`
 	TriggeredBy  op.Opt[string] `json:"triggered_by" enum:"scheduled|manual_fire|chain|replay"`
+	ChainID      op.Opt[string] `json:"chain_id" doc:"only of this chain: id of its first execution"`
 	Key          op.Opt[string] `json:"key" doc:"only those fired, claimed or reported by this key; its id"`
 	Limit        int64          `json:"limit" default:"20" min:"1" max:"100"`
 	Offset       int64          `json:"offset" default:"0" min:"0" max:"10000"`
@@ -286,9 +298,12 @@ func checkStatus(field, status string) error {
 
 func (in *executionListInput) where(workspace string, filter [][]access.Pattern, statuses []string) *where {
 	w := &where{}
-	if in.CueID.Set { // by the index of the cue; that of the workspace would be tempting otherwise
+	switch { // by the index of the cue or of the chain; that of the workspace would be tempting otherwise
+	case in.CueID.Set:
 		w.and("e.cue_id = ? AND c.workspace_id = ?", in.CueID.Val, workspace)
-	} else {
+	case in.ChainID.Set:
+		w.and("c.workspace_id = ?", workspace)
+	default:
 		w.and("e.workspace_id = ?", workspace)
 	}
 	w.seen(filter)
@@ -305,6 +320,7 @@ func (in *executionListInput) where(workspace string, filter [][]access.Pattern,
 		{known(in.OutcomeState), "e.outcome_state = ? AND e.outcome_state <> ''"},
 		{in.ResultType, "e.result_type = ? AND e.result_type <> ''"},
 		{in.TriggeredBy, "e.triggered_by = ?"},
+		{in.ChainID, "e.chain_id = ? AND e.chain_id <> ''"},
 	} {
 		if f.Set {
 			w.and(f.cond, f.Val)
@@ -358,7 +374,7 @@ func (in *executionListInput) totals(tx *db.Tx, caller *access.Caller, w *where,
 
 // other says that something is asked for of which no total is kept.
 func (in *executionListInput) other() bool {
-	return in.WorkerID.Set || in.OutcomeState.Set || in.HasEvidence.Set || in.ResultType.Set || in.TriggeredBy.Set || in.Key.Set
+	return in.WorkerID.Set || in.OutcomeState.Set || in.HasEvidence.Set || in.ResultType.Set || in.TriggeredBy.Set || in.ChainID.Set || in.Key.Set
 }
 
 // counters are those whose sum is the exact total; nil when none keep it.

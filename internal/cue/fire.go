@@ -18,15 +18,15 @@ import (
 )
 
 type fireInput struct {
-	ID       string            `json:"id"`
-	Override op.Opt[op.Object] `json:"payload_override" doc:"for this execution only; it holds no API key of this server"`
-	Strategy string            `json:"merge_strategy" default:"merge" enum:"merge|replace" doc:"merge: the override's members replace those of the cue's payload; replace: the override is the payload"`
-	SendAt   op.Opt[op.Time]   `json:"send_at" doc:"not before this moment; now when absent or past"`
-	Repeat   op.Opt[string]    `json:"idempotency_key" min:"1" max:"256" doc:"a text of your own, such as an order number: whoever fires this cue with it again within 24 hours gets the same execution"`
-
-	// CueAPI's further field. It is named here so that it is refused, where other unknown fields are ignored.
-	Criteria op.Opt[op.Value] `json:"exit_criteria" doc:"not part of this version"`
+	ID       string             `json:"id"`
+	Override op.Opt[op.Object]  `json:"payload_override" doc:"for this execution only; it holds no API key of this server"`
+	Strategy string             `json:"merge_strategy" default:"merge" enum:"merge|replace" doc:"merge: the override's members replace those of the cue's payload; replace: the override is the payload"`
+	SendAt   op.Opt[op.Time]    `json:"send_at" doc:"not before this moment; now when absent or past"`
+	Repeat   op.Opt[string]     `json:"idempotency_key" min:"1" max:"256" doc:"a text of your own, such as an order number: whoever fires this cue with it again within 24 hours gets the same execution"`
+	Criteria op.Opt[[]op.Value] `json:"exit_criteria" max:"20" doc:"what the worker is to check before it reports: texts or objects, 8 KiB together. They are handed out with the work, and shown with the execution"`
 }
+
+const criteriaMost = 8 << 10 // bytes of exit_criteria
 
 type fireOutput struct {
 	ID           string        `json:"id" doc:"of the execution"`
@@ -48,8 +48,9 @@ const emptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b
 
 // fire makes an execution by hand, whatever the cue's status. It is not a due time: schedule and ledger stay as they are.
 func (c *Cues) fire(ctx context.Context, in fireInput) (out fireOutput, err error) {
-	if in.Criteria.Set {
-		return out, unbuilt("exit_criteria")
+	criteria := listJSON(in.Criteria.Val)
+	if len(criteria) > criteriaMost || hasNUL(criteria) {
+		return out, op.Invalid("body.exit_criteria", "Value error, exit_criteria have %d bytes at most, without null bytes", criteriaMost)
 	}
 	caller, now := c.caller(ctx), c.now()
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
@@ -97,6 +98,7 @@ func (c *Cues) fireOnce(tx *db.Tx, caller *access.Caller, q *cue, in *fireInput,
 	e := &execution{
 		workspace: q.workspace, cueID: q.id, triggeredBy: byFire, firedBy: caller.KeyID(), scheduledFor: max(in.SendAt.Val, now),
 		payload: payload, verification: q.mode(), maxAttempts: q.maxAttempts, createdAt: now, fireKey: in.Repeat.Val, fireBody: in.hash(),
+		criteria: string(listJSON(in.Criteria.Val)),
 	}
 	return e, c.insertExecution(tx, e)
 }
@@ -140,7 +142,8 @@ func (f *fireInput) hash() string {
 		Override map[string]json.RawMessage // its members are sorted
 		Strategy string
 		SendAt   op.Opt[op.Time]
-	}{override, f.Strategy, f.SendAt}))
+		Criteria []op.Value
+	}{override, f.Strategy, f.SendAt, f.Criteria.Val}))
 	return hex.EncodeToString(sum.Sum(nil))
 }
 

@@ -85,7 +85,10 @@ func TestFireRefuses(t *testing.T) {
 			{input{"send_at": "soon"}, 422, "validation_error"},
 			{input{"idempotency_key": ""}, 422, "validation_error"},
 			{input{"idempotency_key": strings.Repeat("k", 257)}, 422, "validation_error"},
-			{input{"exit_criteria": []string{"a"}}, 422, "validation_error"},
+			{input{"exit_criteria": make([]string, 21)}, 422, "validation_error"},
+			{input{"exit_criteria": []string{"\x00"}}, 422, "validation_error"},
+			{input{"exit_criteria": []string{strings.Repeat("a", 8<<10)}}, 422, "validation_error"},
+			{input{"exit_criteria": "a"}, 422, "validation_error"},
 		} {
 			c.args["id"] = id
 			f.refused(f.admin, "cue.fire", c.args, c.status, c.code)
@@ -182,6 +185,7 @@ func TestFireNeeds(t *testing.T) {
 		f.clock.Advance(time.Minute)
 		f.settle()
 		holds(t, f.ok(f.admin, "cue.get", input{"id": "c"}), map[string]any{"fired_count": 1., "executions.0.triggered_by": "scheduled"})
+		holds(t, f.ok(f.admin, "cue.ledger", input{"id": "c"}), map[string]any{"cue_id": at(t, f.ok(f.admin, "cue.get", input{"id": "c"}), "id"), "expected": 1., "fired": 1., "beside.manual_fire": 1.})
 
 		f.ok(f.admin, "cue.update", input{"id": "c", "require_payload_override": false, "required_payload_keys": []string{}})
 		holds(t, f.ok(f.admin, "cue.update", input{"id": "c", "require_payload_override": nil, "required_payload_keys": nil}), map[string]any{"require_payload_override": false, "required_payload_keys": nil})

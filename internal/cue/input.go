@@ -57,6 +57,7 @@ type definition struct {
 
 	NeedsOver  op.Opt[bool]     `json:"require_payload_override" doc:"a fire by hand must bring a payload_override; the schedule fires the cue's own payload"`
 	NeededKeys op.Opt[[]string] `json:"required_payload_keys" max:"50" doc:"members that the payload of a fire by hand must have, after its override; an empty list asks for none"`
+	OnSuccess  op.Clear[string] `json:"on_success_fire" max:"255" doc:"id or name of the cue that is fired whenever an execution of this one succeeds; null or an empty text for none. Cues may not fire each other in a circle"`
 
 	host string // the server's own name, as the caller wrote it
 	call error  // why the new address of the callback may not be called; see look

@@ -34,8 +34,16 @@ type ledgerObject struct {
 	Missed    int64         `json:"missed" doc:"could not be fired"`
 	Pending   int64         `json:"pending" doc:"due this very moment and not decided yet"`
 	Closed    bool          `json:"closed" doc:"expected is the sum of the others"`
+	Beside    ledgerBeside  `json:"beside" doc:"executions of this time that no due time named; they are in none of the sums"`
 	Entries   []ledgerEntry `json:"entries" doc:"due times that did not become an execution that still exists, newest first"`
 	HasMore   bool          `json:"has_more" doc:"there are more entries than these"`
+}
+
+// ledgerBeside counts executions that exist, by what made them.
+type ledgerBeside struct {
+	Manual int64 `json:"manual_fire"`
+	Chain  int64 `json:"chain" doc:"fired by the success of another cue"`
+	Replay int64 `json:"replay"`
 }
 
 // ledgerEntry is a run of due times with one ending.
@@ -51,7 +59,7 @@ type ledgerEntry struct {
 func (c *Cues) ledger(ctx context.Context, in ledgerInput) (out ledgerObject, err error) {
 	caller := c.caller(ctx)
 	err = c.DB.View(ctx, func(tx *db.Tx) error {
-		decided, name, err := ledgerCue(tx, caller, in.ID)
+		id, decided, name, err := ledgerCue(tx, caller, in.ID)
 		if err != nil {
 			return err
 		}
@@ -61,7 +69,7 @@ func (c *Cues) ledger(ctx context.Context, in ledgerInput) (out ledgerObject, er
 		if from >= in.To.Or(never) {
 			return op.Invalid("query.from", "from must be before to")
 		}
-		out, err = c.account(tx, in.ID, from, max(from, to), decided)
+		out, err = c.account(tx, id, from, max(from, to), decided)
 		out.Name = name
 		return err
 	})
@@ -71,25 +79,25 @@ func (c *Cues) ledger(ctx context.Context, in ledgerInput) (out ledgerObject, er
 	return out, err
 }
 
-// ledgerCue finds a cue, also one that was deleted, and the moment up to which its due times are decided.
-func ledgerCue(tx *db.Tx, caller *access.Caller, id string) (decided op.Time, name string, err error) {
-	q, err := loadCue(tx, caller, id)
+// ledgerCue finds a cue by its id or name, or by its id one that was deleted, and the moment up to which its due times are decided.
+func ledgerCue(tx *db.Tx, caller *access.Caller, ref string) (id string, decided op.Time, name string, err error) {
+	q, err := loadCue(tx, caller, ref)
 	if err == nil {
-		return q.decided, q.name, nil
+		return q.id, q.decided, q.name, nil
 	}
 	if e := (*op.Error)(nil); !errors.As(err, &e) {
-		return 0, "", err
+		return "", 0, "", err
 	}
-	gone := tx.Row(sqlVersionLast, caller.Workspace(), id).Scan(&name)
+	gone := tx.Row(sqlVersionLast, caller.Workspace(), ref).Scan(&name)
 	switch {
 	case errors.Is(gone, sql.ErrNoRows):
-		return 0, "", err
+		return "", 0, "", err
 	case gone != nil:
-		return 0, "", fmt.Errorf("read the versions of cue %s: %w", id, gone)
-	case !caller.SeesCue(id, name):
-		return 0, "", err
+		return "", 0, "", fmt.Errorf("read the versions of cue %s: %w", ref, gone)
+	case !caller.SeesCue(ref, name):
+		return "", 0, "", err
 	}
-	return 0, name, nil
+	return ref, 0, name, nil
 }
 
 // account adds up the due times of a cue in [from, to), newest entries first. Those of the version that holds are decided up to
@@ -131,9 +139,35 @@ func (c *Cues) account(tx *db.Tx, id string, from, to, decided op.Time) (ledgerO
 		return out, fmt.Errorf("count the executions of cue %s: %w", id, err)
 	}
 	out.Fired += alive
+	if out.Beside, err = besideLedger(tx, id, from, to); err != nil {
+		return out, err
+	}
 	out.Closed = out.Expected == out.Fired+out.Coalesced+out.Skipped+out.Missed+out.Pending
 	slices.SortStableFunc(out.Entries, func(a, b ledgerEntry) int { return int(min(max(b.First-a.First, -1), 1)) })
 	return out, nil
+}
+
+func besideLedger(tx *db.Tx, id string, from, to op.Time) (b ledgerBeside, err error) {
+	type group struct {
+		by    string
+		count int64
+	}
+	rows, err := tx.Query(sqlBesideIn, id, from, to)
+	groups, err := scanAll(rows, err, func(g *group, r scanner) error { return r.Scan(&g.by, &g.count) })
+	if err != nil {
+		return b, fmt.Errorf("count the executions beside the schedule of cue %s: %w", id, err)
+	}
+	for _, g := range groups {
+		switch g.by {
+		case byFire:
+			b.Manual = g.count
+		case byChain:
+			b.Chain = g.count
+		case byReplay:
+			b.Replay = g.count
+		}
+	}
+	return b, nil
 }
 
 func (o *ledgerObject) add(e entry) {

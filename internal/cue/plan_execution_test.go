@@ -60,6 +60,9 @@ func TestExecutionPlans(t *testing.T) {
 		check("executions", sqlWorkByID, names)
 		check("executions", sqlHeldByIDs, names)
 		check("executions", sqlEnding, "e")
+		check("executions_fire_key", sqlFireRepeated, "c", "k")
+		uses("executions_beside", scans, sqlBesideIn, "c", 1, 2)
+		check("executions", sqlChainNext, "e")
 		check("executions_deadline", sqlNextDeadline)
 		check("executions_deadline", sqlDeadlines, sweepMost)
 		check("evidence", sqlEvidenceLast, 1, "e")
@@ -70,7 +73,7 @@ func TestExecutionPlans(t *testing.T) {
 		uses("executions_held", scans, sqlLeasesOfRequest, "key", "worker", "request", 1)
 		uses("executions_held", scans, sqlBareRenew, "key", "worker", 1, 2, 3)
 		for index, in := range map[string]executionListInput{
-			"executions_cue": {CueID: op.Some("c")}, "executions_status": {Status: op.Some("failed")}, "executions_worker": {WorkerID: op.Some("w")},
+			"executions_cue": {CueID: op.Some("c")}, "executions_status": {Status: op.Some("failed")}, "executions_worker": {WorkerID: op.Some("w")}, "executions_chain": {ChainID: op.Some("e")},
 		} {
 			statuses, err := in.statuses()
 			f.must(err)

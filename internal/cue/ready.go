@@ -52,10 +52,11 @@ type work struct {
 	small                         *string // the payload, unless it has more than 2 KiB: it is read along with work that is only looked at
 	scheduledFor                  op.Time
 	attempts                      int64
+	criteria                      string // JSON list; "" for none
 }
 
 func (w *work) scan(r scanner) error {
-	return r.Scan(&w.id, &w.workspace, &w.cueID, &w.cueName, &w.status, &w.task, &w.size, &w.small, &w.scheduledFor, &w.attempts)
+	return r.Scan(&w.id, &w.workspace, &w.cueID, &w.cueName, &w.status, &w.task, &w.size, &w.small, &w.scheduledFor, &w.attempts, &w.criteria)
 }
 
 // ready says that a worker may take it.

@@ -45,6 +45,7 @@ type held struct {
 	createdAt                     op.Time
 	transport                     string
 	outcomeWithin                 *int64 // of webhooks; see outcomeBy
+	chains                        bool   // its success is to fire another cue, and has not
 
 	first string // raw of the report that was recorded in this transaction
 }
@@ -53,7 +54,7 @@ func (h *held) scan(r scanner) error {
 	var kind string
 	err := r.Scan(&h.id, &h.workspace, &h.cueID, &h.cueName, &kind, &h.status, &h.attempts, &h.claimedKey, &h.claimedWorker,
 		&h.leaseToken, &h.bare, &h.leaseUntil, &h.lastHeartbeat, &h.verification, &h.outcomeState, &h.outcomeSuccess, &h.outcome,
-		&h.outcomeAt, &h.evidenceCount, &h.createdAt, &h.transport, &h.outcomeWithin)
+		&h.outcomeAt, &h.evidenceCount, &h.createdAt, &h.transport, &h.outcomeWithin, &h.chains)
 	h.recurs = kind == recurring
 	return err
 }
@@ -149,6 +150,7 @@ type recording struct {
 	sums  tally
 	ran   map[string]int64 // reports by cue, of those that recur
 	links []link           // not yet written
+	next  []string         // executions whose success fires another cue
 }
 
 // take decides about one report and stores it. A refusal goes into the report; an error ends the transaction.
@@ -228,6 +230,9 @@ func (b *recording) store(r *report, h *held) error {
 	}
 	b.count(h, status, s.Success)
 	h.outcomeState, h.status, h.first = r.state, status, r.raw
+	if h.fires() {
+		b.next = append(b.next, h.id)
+	}
 	return nil
 }
 
@@ -266,7 +271,7 @@ func (b *recording) saveAll() error {
 			return fmt.Errorf("note that cues ran: %w", err)
 		}
 	}
-	return nil
+	return b.c.fireNext(b.tx, b.next, b.now)
 }
 
 // recordRedaction notes in the audit log that keys of ours stood in what a worker sent.

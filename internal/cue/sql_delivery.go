@@ -45,7 +45,9 @@ const (
 		FROM @rows(id TEXT ?1, attempt INTEGER ?2, status TEXT ?3, http INTEGER ?4, error TEXT ?5, body TEXT ?6, good INTEGER ?7,
 			began INTEGER ?8, deliver INTEGER ?9, deadline INTEGER ?10) AS r
 		WHERE executions.id = r.id AND executions.status = 'delivering' AND executions.attempts = r.attempt - 1
-		RETURNING executions.id`
+		RETURNING executions.id, CASE WHEN executions.status = 'success' AND executions.chained = ''
+			AND (executions.outcome_state IN ('reported_success', 'verified_success') OR executions.outcome_state = '' AND executions.verification IN ('', 'none'))
+			AND EXISTS (SELECT 1 FROM cues c WHERE c.id = executions.cue_id AND c.on_success_fire <> '') THEN 1 ELSE 0 END`
 	sqlAttemptsBeside = `UPDATE executions SET attempts = r.attempt, http_status = nullif(r.http, -1), response_body = nullif(r.body, ''),
 			last_attempt_at = r.began, callback = '', backoff = '', called = ''
 		FROM @rows(id TEXT ?1, attempt INTEGER ?2, http INTEGER ?3, body TEXT ?4, began INTEGER ?5) AS r

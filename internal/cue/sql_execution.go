@@ -22,7 +22,8 @@ const (
 	e.last_heartbeat, e.started_at, e.delivered_at, e.last_attempt_at, e.http_status,
 	e.outcome_state, e.outcome_success, e.outcome_at, e.reported_by, e.unfenced,
 	e.evidence_count, e.has_evidence, e.result_type, e.created_at, e.updated_at,
-	e.endpoint, e.deliver_at, e.outcome_within, e.redelivered`
+	e.endpoint, e.deliver_at, e.outcome_within, e.redelivered,
+	e.chain_id, e.chain_parent, e.chain_depth, e.chained, e.exit_criteria`
 )
 
 const executionsAndCues = ` FROM executions e JOIN cues c ON c.id = e.cue_id `
@@ -31,11 +32,12 @@ const sqlExecutionInsert = `INSERT INTO executions (id, workspace_id, cue_id, tr
 	replayed_from, scheduled_for, status, task, agent, payload, verification, max_attempts, deadline,
 	created_at, updated_at, attempts, claimed_key, claimed_worker, claim_request, lease_token, lease_bare,
 	outcome_state, outcome, reported_by, unfenced, evidence_count, has_evidence, result_type,
-	endpoint, deliver_at, callback, backoff, called, timeout, outcome_within, redelivered, fire_key, fire_body)
+	endpoint, deliver_at, callback, backoff, called, timeout, outcome_within, redelivered, fire_key, fire_body,
+	chain_id, chain_parent, chain_depth, exit_criteria)
 	SELECT ?1, ?2, c.id, c.transport, ?4, ?5, ?6, CAST(?7 AS INTEGER), ?8, ?9, ?10, ?11, ?12, CAST(?13 AS INTEGER),
 	CASE WHEN c.transport = 'worker' THEN CAST(?14 AS INTEGER) END, CAST(?15 AS INTEGER), CAST(?15 AS INTEGER), 0, '', '', '', '', 0,
 	'', '', '', 0, 0, 0, '',
-	c.endpoint, CASE WHEN c.transport = 'webhook' THEN CAST(?16 AS INTEGER) END, ` + snapshotColumns + `, 0, ?17, ?18
+	c.endpoint, CASE WHEN c.transport = 'webhook' THEN CAST(?16 AS INTEGER) END, ` + snapshotColumns + `, 0, ?17, ?18, ?19, ?20, ?21, ?22
 	FROM cues c WHERE c.id = ?3 RETURNING transport, endpoint`
 
 // The fire that had an idempotency key.
@@ -43,6 +45,15 @@ const (
 	sqlFireRepeated = `SELECT e.id, e.scheduled_for, e.status, e.transport, e.fire_body, e.created_at FROM executions e
 		WHERE e.cue_id = ?1 AND e.fire_key = ?2 AND e.fire_key <> ''`
 	sqlFireForget = `UPDATE executions SET fire_key = '' WHERE id = ?1`
+)
+
+// Chains.
+const (
+	sqlChainNext = `SELECT e.workspace_id, e.chain_id, e.chain_depth, c.name, t.id, t.status, t.payload, coalesce(t.verification, ''), t.max_attempts
+		FROM executions e JOIN cues c ON c.id = e.cue_id LEFT JOIN cues t ON t.id = c.on_success_fire
+		WHERE e.id = ?1 AND e.chained = '' AND c.on_success_fire <> ''`
+	sqlChained   = `UPDATE executions SET chained = ?2, chain_id = ?3 WHERE id = ?1`
+	sqlCueOnward = `SELECT on_success_fire FROM cues WHERE id = ?1`
 )
 
 const (
@@ -62,7 +73,7 @@ const (
 // Work that workers may take. Its conditions are a where.
 const (
 	workColumns = `e.id, e.workspace_id, e.cue_id, c.name, e.status, e.task, octet_length(e.payload),
-	CASE WHEN octet_length(e.payload) <= 2048 THEN e.payload END, e.scheduled_for, e.attempts`
+	CASE WHEN octet_length(e.payload) <= 2048 THEN e.payload END, e.scheduled_for, e.attempts, e.exit_criteria`
 
 	sqlReady      = `SELECT ` + workColumns + executionsAndCues
 	sqlReadyOrder = ` ORDER BY e.scheduled_for, e.id LIMIT `
@@ -132,7 +143,8 @@ var sqlExecutionsOldest = [3]string{
 const (
 	heldColumns = `e.id, e.workspace_id, e.cue_id, c.name, c.schedule_type, e.status, e.attempts, e.claimed_key, e.claimed_worker,
 	e.lease_token, e.lease_bare, e.lease_until, e.last_heartbeat, e.verification, e.outcome_state, e.outcome_success, e.outcome,
-	e.outcome_at, e.evidence_count, e.created_at, e.transport, e.outcome_within`
+	e.outcome_at, e.evidence_count, e.created_at, e.transport, e.outcome_within,
+	CASE WHEN e.chained = '' AND c.on_success_fire <> '' THEN 1 ELSE 0 END`
 
 	sqlHeldByID  = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id = ?1`
 	sqlHeldByIDs = `SELECT ` + heldColumns + executionsAndCues + `WHERE e.id IN @list(?1)`

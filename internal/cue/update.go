@@ -49,7 +49,7 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 			return err
 		}
 		q.status = in.Status.Or(q.status)
-		return nil
+		return in.chain(tx, caller, q)
 	}, in.given()...)
 }
 
@@ -76,6 +76,7 @@ func (in *updateInput) given() []string {
 		{"callback", in.Callback.Set}, {"payload", in.Payload.Set}, {"retry", in.Retry.Set}, {"on_failure", in.OnFailure.Set},
 		{"verification", in.Verification.Set}, {"catch_up", in.CatchUp.Set}, {"delivery", in.Delivery.Set},
 		{"require_payload_override", in.NeedsOver.Set}, {"required_payload_keys", in.NeededKeys.Set},
+		{"on_success_fire", in.OnSuccess.Set},
 	} {
 		if f.set {
 			out = append(out, f.name)
