@@ -58,6 +58,7 @@ func cueWordings() map[string]wording {
 // cueOptions are the own flags of create and update.
 type cueOptions struct {
 	cron, at, zone, verify string
+	assertions             []string
 	attempts               int64
 	pauseOnFailure         bool
 	callbackOptions
@@ -71,6 +72,7 @@ func (o *cueOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.zone, "zone", "", "time zone of the schedule, like Europe/Berlin (default UTC)")
 	fs.Int64Var(&o.attempts, "attempts", 3, "how often an execution is handed out, or its callback called, at most")
 	fs.StringVar(&o.verify, "verify", "", "what a reported success must bring to count: none, require_external_id, require_result_url, require_artifacts, manual")
+	fs.StringSliceVar(&o.assertions, "require-assertions", nil, "what a reported success must assert to count, by name, such as rows_match")
 	fs.BoolVar(&o.pauseOnFailure, "pause-on-failure", false, "pause when an execution was missed, or failed without a report")
 	o.callbackOptions.add(fs)
 }
@@ -90,8 +92,8 @@ func (o *cueOptions) fill(r *run) error {
 	if len(retry) > 0 {
 		r.in["retry"] = retry
 	}
-	if o.verify != "" {
-		r.in["verification"] = map[string]any{"mode": o.verify}
+	if o.verify != "" || o.fs.Changed("require-assertions") {
+		r.in["verification"] = map[string]any{"mode": firstOf(o.verify, "none"), "required_assertions": o.assertions}
 	}
 	if o.fs.Changed("pause-on-failure") {
 		r.in["on_failure"] = map[string]any{"pause": o.pauseOnFailure}
@@ -311,7 +313,7 @@ func showCue(r *run, a *answer) error {
 		t.add("a fire by hand", needs)
 	}
 	if c.Verification != nil {
-		t.add("verification", c.Verification.Mode)
+		t.add("verification", c.Verification.words())
 	}
 	runs := " ended"
 	if c.Transport == "webhook" {

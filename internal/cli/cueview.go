@@ -30,14 +30,12 @@ type cueView struct {
 	LastRun      *time.Time    `json:"last_run"`
 	RunCount     int64         `json:"run_count"`
 	FiredCount   int64         `json:"fired_count"`
-	Verification *struct {
-		Mode string `json:"mode"`
-	} `json:"verification"`
-	NeedsOver  bool      `json:"require_payload_override"`
-	NeededKeys []string  `json:"required_payload_keys"`
-	OnSuccess  *string   `json:"on_success_fire"`
-	Warning    *string   `json:"warning"`
-	CreatedAt  time.Time `json:"created_at"`
+	Verification *policyView   `json:"verification"`
+	NeedsOver    bool          `json:"require_payload_override"`
+	NeededKeys   []string      `json:"required_payload_keys"`
+	OnSuccess    *string       `json:"on_success_fire"`
+	Warning      *string       `json:"warning"`
+	CreatedAt    time.Time     `json:"created_at"`
 
 	// Only when one cue is shown.
 	Executions     []executionView `json:"executions"`
@@ -45,6 +43,23 @@ type cueView struct {
 	Preview        []struct {
 		At time.Time `json:"at"`
 	} `json:"preview"`
+}
+
+// policyView is what a success must bring to count.
+type policyView struct {
+	Mode       string   `json:"mode"`
+	Assertions []string `json:"required_assertions"`
+}
+
+func (p *policyView) words() string {
+	if len(p.Assertions) == 0 {
+		return p.Mode
+	}
+	words := "asserts " + strings.Join(p.Assertions, ", ")
+	if p.Mode != "none" {
+		words = p.Mode + ", and " + words
+	}
+	return words
 }
 
 // needs is what a fire by hand must bring; "" for nothing.
@@ -96,6 +111,7 @@ type executionView struct {
 	Payload         json.RawMessage `json:"payload"`
 	ReplayedFrom    *string         `json:"replayed_from"`
 	Unfenced        bool            `json:"unfenced"`
+	Missing         []string        `json:"missing"`
 	Evidence        int64           `json:"evidence_versions"`
 	Repeated        bool            `json:"repeated"`
 	ChainID         *string         `json:"chain_id"`

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"unstuck/internal/op"
 )
 
 // executionWordings are the commands under `unstuck executions` and `unstuck workers`.
@@ -208,6 +210,8 @@ type stateView struct {
 	ExecutionID  string  `json:"execution_id"`
 	OutcomeState string  `json:"outcome_state"`
 	Warning      *string `json:"warning"`
+
+	Missing []string `json:"missing"`
 }
 
 // stateWords are the states of an outcome in words.
@@ -246,11 +250,30 @@ func showReported(r *run, a *answer) error {
 	case "verification_pending":
 		r.print("Next    somebody else runs: unstuck executions verify %s     (or --reject)", eight(s.ExecutionID))
 	case "verification_failed":
-		r.print("Next    unstuck executions add-evidence %s --result-url …     (the cue demands evidence)", eight(s.ExecutionID))
+		r.print("Next    %s     (the cue demands it)", addMissing(s.ExecutionID, s.Missing))
 	}
 	r.warn(s)
 	return nil
 }
+
+// addMissing is the command that adds what an outcome lacks.
+func addMissing(execution string, missing []string) string {
+	out := "unstuck executions add-evidence " + eight(execution)
+	var assertions []string
+	for _, name := range missing {
+		if name, ok := strings.CutPrefix(name, "assertions."); ok {
+			assertions = append(assertions, jsonText(name)+":true")
+			continue
+		}
+		out += " --" + strings.ReplaceAll(name, "_", "-") + " …"
+	}
+	if assertions != nil {
+		out += " --assertions " + shellWord("{"+strings.Join(assertions, ",")+"}")
+	}
+	return out
+}
+
+func jsonText(s string) string { return string(op.Marshal(s)) }
 
 // warn says what somebody should look at.
 func (r *run) warn(s stateView) {
@@ -405,6 +428,9 @@ func showExecution(r *run, a *answer) error {
 		words := stateWords(*e.OutcomeState)
 		if e.Unfenced {
 			words += " (reported without a lease token)"
+		}
+		if len(e.Missing) > 0 {
+			words += "; it lacks " + strings.Join(e.Missing, ", ")
 		}
 		t.add("outcome", words)
 		for _, f := range []struct {

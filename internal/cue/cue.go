@@ -40,7 +40,7 @@ type cue struct {
 	maxAttempts         int64
 	backoff             string // JSON list of minutes
 	pauseOnFailure      bool
-	verification        *string // mode; nil when never set
+	verification        *string // the policy as it is stored; nil when never set
 	catchUp             string
 	nextRun             *op.Time // nil when nothing is due: paused, over, or fired and under way
 	lastRun             *op.Time
@@ -209,10 +209,6 @@ type onFailureObject struct {
 	Pause   bool    `json:"pause" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
 }
 
-type verifyObject struct {
-	Mode string `json:"mode"`
-}
-
 func (q *cue) scheduleObject() scheduleObject {
 	return scheduleObject{Type: q.kind, Timezone: q.timezone, Cron: q.cron, At: (*op.OffsetTime)(q.at)}
 }
@@ -240,7 +236,7 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 		return o, fmt.Errorf("read the retries of cue %s: %w", q.id, err)
 	}
 	if q.verification != nil {
-		o.Verification = &verifyObject{*q.verification}
+		o.Verification = policyOf(*q.verification).object()
 	}
 	if !caller.Holds("cues:write") {
 		for name := range o.Callback.Headers {

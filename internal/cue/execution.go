@@ -51,7 +51,7 @@ type execution struct {
 	status               string
 	task, agent          string // members of the payload, by which workers choose
 	payload              string // effective, as it was when fired
-	verification         string // mode in force when fired; "" for none
+	verification         string // policy in force when fired, as it is stored; "" for none
 	maxAttempts          int64
 	attempts             int64
 	deadline             *op.Time // when the clock ends its wait or its lease; nil once it has ended

@@ -52,12 +52,14 @@ type executionObject struct {
 	ReplayedFrom     *string  `json:"replayed_from"`
 	EvidenceVersions int64    `json:"evidence_versions"`
 
-	ChainID     *string  `json:"chain_id" doc:"of a chain: id of its first execution, in all of them; the list filters by it"`
-	ChainParent *string  `json:"chain_parent_id" doc:"the execution whose success fired this one"`
-	ChainDepth  int64    `json:"chain_depth" doc:"0 for the first of a chain"`
-	ChainChild  *string  `json:"chain_child_id" doc:"the execution that the success of this one fired"`
-	ChainEnd    *string  `json:"chain_stopped" doc:"why its success fired nothing although the cue asks for it. gone: the next cue is deleted; paused: it is paused; plan_limit: the plan had no room"`
-	Criteria    op.Value `json:"exit_criteria" doc:"what the fire asks the worker to check before it reports; null for none"`
+	ChainID      *string       `json:"chain_id" doc:"of a chain: id of its first execution, in all of them; the list filters by it"`
+	ChainParent  *string       `json:"chain_parent_id" doc:"the execution whose success fired this one"`
+	ChainDepth   int64         `json:"chain_depth" doc:"0 for the first of a chain"`
+	ChainChild   *string       `json:"chain_child_id" doc:"the execution that the success of this one fired"`
+	ChainEnd     *string       `json:"chain_stopped" doc:"why its success fired nothing although the cue asks for it. gone: the next cue is deleted; paused: it is paused; plan_limit: the plan had no room"`
+	Verification *verifyObject `json:"verification" doc:"the policy that was in force when it was fired; null for none"`
+	Missing      []string      `json:"missing,omitempty" doc:"what its success lacks by that policy; it can be added as evidence"`
+	Criteria     op.Value      `json:"exit_criteria" doc:"what the fire asks the worker to check before it reports; null for none"`
 
 	Transport    string  `json:"transport" doc:"webhook or worker"`
 	OutcomeBy    *string `json:"outcome_by" doc:"of webhooks, how the end is known. status: a 2xx is done; reply: the answer says; report: it is reported"`
@@ -80,6 +82,7 @@ func (e *execution) object() (executionObject, error) {
 		Omitted: e.omitted,
 	}
 	e.chain.show(&o)
+	o.Verification, o.Missing = policyOf(e.verification).object(), e.lacks()
 	if e.criteria != "" {
 		o.Criteria = op.Value(e.criteria)
 	}

@@ -215,7 +215,7 @@ func (n *fireNeeds) check(override bool, payload string) error {
 	return nil
 }
 
-// mode is the verification mode in force; "" when there is none.
+// mode is the verification policy in force, as it is stored; "" when there is none.
 func (q *cue) mode() string {
 	if q.verification == nil {
 		return ""

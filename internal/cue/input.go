@@ -39,10 +39,6 @@ type onFailureInput struct {
 	Pause   bool           `json:"pause" default:"false" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
 }
 
-type verificationInput struct {
-	Mode string `json:"mode" default:"none" enum:"none|require_external_id|require_result_url|require_artifacts|manual" doc:"what a reported success must bring to count"`
-}
-
 // definition are the inputs that create and update share.
 type definition struct {
 	Description  op.Opt[string]            `json:"description"`
@@ -141,7 +137,11 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 		q.needs.set(d.NeededKeys.Val)
 	}
 	if d.Verification.Set {
-		q.verification = &d.Verification.Val.Mode
+		p, err := d.Verification.Val.policy()
+		if err != nil {
+			return err
+		}
+		q.verification = ptr(p.String())
 	}
 	return nil
 }

@@ -36,8 +36,10 @@ func replyOf(body []byte) *said {
 	if list := all["artifacts"]; len(list) > 2 && list[0] == '[' && !hasNUL(list) {
 		s.Artifacts = list
 	}
-	if object := all["metadata"]; len(object) > 0 && object[0] == '{' && !hasNUL(object) && jsonSize(object) <= metadataMost {
-		s.Metadata = object
+	for name, to := range map[string]*json.RawMessage{"metadata": &s.Metadata, "assertions": &s.Assertions} {
+		if object := all[name]; len(object) > 0 && object[0] == '{' && !hasNUL(object) && jsonSize(object) <= metadataMost {
+			*to = object
+		}
 	}
 	for _, f := range []struct {
 		text *string

@@ -19,10 +19,11 @@ type report struct {
 	worker string // the worker that the call names; "" for none
 	said   said
 	raw    string // said as JSON: two reports are equal when these are
-	large  bool   // its metadata is too large
+	large  bool   // its metadata or assertions are too large
 	secret int    // keys of ours that were found in it and replaced
 
-	state   string // of the outcome, afterwards
+	state   string   // of the outcome, afterwards
+	missing []string // what it lacks by the policy
 	refusal error
 }
 
@@ -110,7 +111,7 @@ func (r *report) prepare() {
 	}{{s.Result, textMost}, {s.Error, textMost}, {s.Summary, summaryMost}} {
 		s.Truncated = cut(f.text, f.most) || s.Truncated
 	}
-	r.large = jsonSize(s.Metadata) > metadataMost
+	r.large = s.large()
 	r.raw = string(op.Marshal(s))
 }
 
@@ -173,7 +174,7 @@ func (b *recording) take(r *report, h *held) error {
 		return nil
 	}
 	if r.large {
-		r.refusal = MetadataTooLarge.Msg("Outcome metadata must be under 64 KiB")
+		r.refusal = tooLarge()
 		return nil
 	}
 	return b.store(r, h)
@@ -193,13 +194,15 @@ func (b *recording) repeat(r *report, h *held) error {
 		return nil
 	}
 	r.state = h.outcomeState
+	r.lacks(h)
 	return nil
 }
 
 // store writes a report that was accepted. Of a webhook whose end is known without it, only the outcome changes.
 func (b *recording) store(r *report, h *held) error {
 	s := &r.said
-	r.state = judge(h.verification, s.Success, &s.proof)
+	r.state = policyOf(h.verification).judge(s.Success, &s.proof)
+	r.lacks(h)
 	status, delivered, message := statusFailed, (*op.Time)(nil), s.Error
 	if s.Success {
 		status, delivered, message = statusSuccess, &b.now, nil
@@ -234,6 +237,13 @@ func (b *recording) store(r *report, h *held) error {
 		b.next = append(b.next, h.id)
 	}
 	return nil
+}
+
+// lacks notes what the report lacks for its outcome to be verified.
+func (r *report) lacks(h *held) {
+	if r.missing = nil; r.state == verificationFailed {
+		r.missing = policyOf(h.verification).missing(&r.said.proof)
+	}
 }
 
 func (b *recording) count(h *held, status string, success bool) {

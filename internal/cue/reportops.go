@@ -26,6 +26,7 @@ type reportInput struct {
 	ResultType op.Opt[string]     `json:"result_type" secrets:"may" max:"100" nul:"replace"`
 	Summary    op.Opt[string]     `json:"summary" secrets:"may" nul:"replace" doc:"one sentence for people; kept to 500 characters"`
 	Artifacts  op.Opt[[]op.Value] `json:"artifacts" secrets:"may" doc:"any list of things that prove it"`
+	Assertions op.Opt[op.Object]  `json:"assertions" secrets:"may" doc:"what you checked, by name, such as {\"rows_match\": true}; up to 64 KiB"`
 }
 
 type reportOutput struct {
@@ -34,6 +35,8 @@ type reportOutput struct {
 	OutcomeState    string  `json:"outcome_state"`
 	Reason          *string `json:"reason" doc:"always null"`
 	Warning         *string `json:"warning" doc:"what somebody should look at, such as an API key in the text"`
+
+	Missing []string `json:"missing,omitempty" doc:"what the success lacks to be verified by the cue's policy; it can be added as evidence"`
 }
 
 // report stores the outcome of an execution, once (CueAPI wire contract 2.4).
@@ -43,7 +46,7 @@ func (c *Cues) report(ctx context.Context, in reportInput) (reportOutput, error)
 		said: said{Success: in.Success, proof: proof{
 			ExternalID: given(in.ExternalID), ResultURL: given(in.ResultURL), ResultRef: given(in.ResultRef),
 			ResultType: given(in.ResultType), Summary: given(in.Summary), Artifacts: listJSON(in.Artifacts.Val),
-			Metadata: in.Metadata.Val,
+			Metadata: in.Metadata.Val, Assertions: in.Assertions.Val,
 		}},
 	}
 	if in.Result.Set {
@@ -55,7 +58,7 @@ func (c *Cues) report(ctx context.Context, in reportInput) (reportOutput, error)
 	if err := c.record(ctx, r); err != nil {
 		return reportOutput{}, err
 	}
-	return reportOutput{ExecutionID: r.id, OutcomeRecorded: true, OutcomeState: r.state, Warning: r.said.Warning}, nil
+	return reportOutput{ExecutionID: r.id, OutcomeRecorded: true, OutcomeState: r.state, Warning: r.said.Warning, Missing: r.missing}, nil
 }
 
 type evidenceInput struct {
@@ -70,6 +73,7 @@ type evidenceInput struct {
 	Summary    op.Opt[string]     `json:"summary" secrets:"may" nul:"replace" doc:"kept to 500 characters"`
 	Artifacts  op.Opt[[]op.Value] `json:"artifacts" secrets:"may"`
 	Metadata   op.Opt[op.Object]  `json:"metadata" secrets:"may" doc:"replaces the metadata of before"`
+	Assertions op.Opt[op.Object]  `json:"assertions" secrets:"may" doc:"joins the assertions of before, member by member"`
 }
 
 type evidenceOutput struct {
@@ -88,6 +92,9 @@ func (in *evidenceInput) proof() proof {
 	if string(in.Metadata.Val) != "{}" {
 		p.Metadata = in.Metadata.Val
 	}
+	if string(in.Assertions.Val) != "{}" {
+		p.Assertions = in.Assertions.Val
+	}
 	return p
 }
 
@@ -100,8 +107,8 @@ func (c *Cues) addEvidence(ctx context.Context, in evidenceInput) (out evidenceO
 		body.Warning = ptr(redactedWarning)
 	}
 	cut(added.Summary, summaryMost)
-	if jsonSize(added.Metadata) > metadataMost {
-		return out, MetadataTooLarge.Msg("Outcome metadata must be under 64 KiB")
+	if added.large() {
+		return out, tooLarge()
 	}
 	body.Evidence = &added
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
@@ -111,7 +118,7 @@ func (c *Cues) addEvidence(ctx context.Context, in evidenceInput) (out evidenceO
 			return err
 		}
 		out = evidenceOutput{ExecutionID: h.id, OutcomeState: h.outcomeState, EvidenceUpdated: true, Warning: body.Warning}
-		if added.empty() && added.Metadata == nil {
+		if added.empty() && added.Metadata == nil && added.Assertions == nil {
 			return nil
 		}
 		if out.OutcomeState, err = afterEvidence(tx, h, added); err != nil {
@@ -159,7 +166,7 @@ func afterEvidence(tx *db.Tx, h *held, added proof) (string, error) {
 		return "", fmt.Errorf("read the outcome of execution %s: %w", h.id, err)
 	}
 	o.proof.add(&added)
-	return judge(h.verification, true, &o.proof), nil
+	return policyOf(h.verification).judge(true, &o.proof), nil
 }
 
 // evidenceVersion is one link of the chain on the wire.

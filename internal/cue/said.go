@@ -3,6 +3,7 @@ package cue
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"strings"
 	"unicode/utf8"
 
@@ -14,7 +15,7 @@ import (
 const (
 	textMost     = 16_384 // characters of result and error
 	summaryMost  = 500    // characters
-	metadataMost = 65_536 // bytes of compact JSON in UTF-8
+	metadataMost = 65_536 // bytes of compact JSON in UTF-8, of assertions too
 )
 
 // States of an outcome (CueAPI wire contract 7.3).
@@ -46,14 +47,15 @@ type proof struct {
 	Summary    *string         `json:"summary,omitempty"`
 	Artifacts  json.RawMessage `json:"artifacts,omitempty"`
 	Metadata   json.RawMessage `json:"metadata,omitempty"`
+	Assertions json.RawMessage `json:"assertions,omitempty"` // object
 }
 
-// empty says that there is no evidence. Metadata alone proves nothing.
+// empty says that there is no evidence. Metadata and what is merely asserted prove nothing.
 func (p *proof) empty() bool {
 	return p.ExternalID == nil && p.ResultURL == nil && p.ResultRef == nil && p.ResultType == nil && p.Summary == nil && p.Artifacts == nil
 }
 
-// add lets later evidence replace earlier.
+// add lets later evidence replace earlier; of assertions, member by member.
 func (p *proof) add(q *proof) {
 	for _, f := range []struct{ old, new **string }{
 		{&p.ExternalID, &q.ExternalID}, {&p.ResultURL, &q.ResultURL}, {&p.ResultRef, &q.ResultRef},
@@ -69,6 +71,19 @@ func (p *proof) add(q *proof) {
 	if q.Metadata != nil {
 		p.Metadata = q.Metadata
 	}
+	if q.Assertions != nil {
+		p.Assertions = merged(p.Assertions, q.Assertions)
+	}
+}
+
+// merged is a JSON object with the members of both; those of the second count.
+func merged(first, second json.RawMessage) json.RawMessage {
+	var all, more map[string]json.RawMessage
+	if json.Unmarshal(first, &all) != nil || json.Unmarshal(second, &more) != nil || all == nil {
+		return second
+	}
+	maps.Copy(all, more)
+	return op.Marshal(all)
 }
 
 // redact replaces keys of ours in all of it and says how many there were.
@@ -77,7 +92,7 @@ func (p *proof) redact() int {
 	for _, s := range []*string{p.ExternalID, p.ResultURL, p.ResultRef, p.ResultType, p.Summary} {
 		n += redactText(s)
 	}
-	for _, raw := range []*json.RawMessage{&p.Artifacts, &p.Metadata} {
+	for _, raw := range []*json.RawMessage{&p.Artifacts, &p.Metadata, &p.Assertions} {
 		clean, found := redactJSON(*raw)
 		*raw, n = clean, n+found
 	}
@@ -153,6 +168,7 @@ type outcomeObject struct {
 	ResultType *string    `json:"result_type"`
 	Summary    *string    `json:"summary"`
 	Artifacts  []op.Value `json:"artifacts"`
+	Assertions op.Object  `json:"assertions" doc:"what the worker says that it checked"`
 	Warning    *string    `json:"warning" doc:"what somebody should look at, such as an API key that was found in it"`
 }
 
@@ -161,7 +177,7 @@ func (o *outcomeRecord) object() (*outcomeObject, error) {
 	out := &outcomeObject{
 		Success: o.Success, Result: o.Result, Error: o.Error, Truncated: o.Truncated, Metadata: o.Metadata, RecordedAt: o.RecordedAt,
 		ExternalID: o.ExternalID, ResultURL: o.ResultURL, ResultRef: o.ResultRef, ResultType: o.ResultType, Summary: o.Summary,
-		Warning: o.Warning,
+		Warning: o.Warning, Assertions: o.Assertions,
 	}
 	if o.Artifacts == nil {
 		return out, nil
@@ -173,29 +189,6 @@ func (o *outcomeRecord) object() (*outcomeObject, error) {
 		out.Artifacts[i] = op.Value(v)
 	}
 	return out, err
-}
-
-// judge is the state of an outcome by the policy that was in force when the execution was fired.
-func judge(mode string, success bool, p *proof) string {
-	met := false
-	switch {
-	case !success:
-		return reportedFailure
-	case mode == "manual":
-		return verificationPending
-	case mode == "require_external_id":
-		met = p.ExternalID != nil
-	case mode == "require_result_url":
-		met = p.ResultURL != nil
-	case mode == "require_artifacts":
-		met = p.Artifacts != nil
-	default:
-		return reportedSuccess
-	}
-	if met {
-		return verifiedSuccess
-	}
-	return verificationFailed
 }
 
 // cut shortens a text to so many characters and says whether it had more.
@@ -212,6 +205,15 @@ func cut(s *string, most int) bool {
 		n++
 	}
 	return true
+}
+
+// large says that the evidence has more free JSON than is kept.
+func (p *proof) large() bool {
+	return jsonSize(p.Metadata) > metadataMost || jsonSize(p.Assertions) > metadataMost
+}
+
+func tooLarge() error {
+	return MetadataTooLarge.Msg("Outcome metadata must be under 64 KiB, and assertions too")
 }
 
 // jsonSize is how many bytes a JSON text has when it is written compactly in UTF-8, without escapes that it does not need.
