@@ -362,6 +362,7 @@ func checkHidden(t *testing.T, cell string, o *op.Operation, r testkit.Reply) {
 		if strings.Contains(string(r.Body), "crm-") {
 			t.Errorf("%s: it shows what lies outside: %.500s", cell, r.Body)
 		}
+	case o.Name == "cue.bulk_delete" && r.Status == 200 && strings.HasPrefix(string(r.Body), `{"deleted":[],`):
 	default:
 		t.Errorf("%s: a cue outside is there for the key: %s", cell, gist(r))
 	}

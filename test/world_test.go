@@ -175,6 +175,8 @@ func (w *world) prepare(o *op.Operation, in obj) {
 		w.haveMember()
 	case "cue.delete":
 		in["id"] = w.newCue(w.name("crm-gone-"))
+	case "cue.bulk_delete":
+		in["ids"] = []string{w.newCue(w.name("crm-gone-"))}
 	}
 }
 

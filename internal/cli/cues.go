@@ -93,7 +93,11 @@ func (o *cueOptions) fill(r *run) error {
 		r.in["retry"] = retry
 	}
 	if o.verify != "" || o.fs.Changed("require-assertions") {
-		r.in["verification"] = map[string]any{"mode": firstOf(o.verify, "none"), "required_assertions": o.assertions}
+		policy := map[string]any{"mode": firstOf(o.verify, "none")}
+		if len(o.assertions) > 0 {
+			policy["required_assertions"] = o.assertions
+		}
+		r.in["verification"] = policy
 	}
 	if o.fs.Changed("pause-on-failure") {
 		r.in["on_failure"] = map[string]any{"pause": o.pauseOnFailure}

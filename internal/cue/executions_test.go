@@ -26,7 +26,8 @@ func TestExecutionObject(t *testing.T) {
 			"outcome", "created_at", "updated_at",
 			"outcome_state", "triggered_by", "claimed_by_worker", "claimed_at", "last_heartbeat_at", "next_retry", "payload",
 			"cue_name", "task", "max_attempts", "lease_until", "fired_by", "claimed_by_key", "reported_by", "unfenced", "replayed_from", "evidence_versions",
-			"transport", "outcome_by", "unconfirmed", "redelivered", "response_body",
+			"transport", "outcome_by", "unconfirmed", "redelivered", "response_body", "verification",
+			"chain_id", "chain_parent_id", "chain_depth", "chain_child_id", "chain_stopped", "exit_criteria",
 		})
 		if e["claimed_at"] != "2026-11-23T10:01:40Z" || e["started_at"] != e["claimed_at"] || e["last_attempt_at"] != e["claimed_at"] || e["attempts"] != 1.0 {
 			t.Errorf("after the claim: %v", e)

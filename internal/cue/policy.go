@@ -92,18 +92,18 @@ func (e *execution) lacks() []string {
 }
 
 type verificationInput struct {
-	Mode       string   `json:"mode" default:"none" enum:"none|require_external_id|require_result_url|require_artifacts|manual" doc:"what a reported success must bring to count"`
-	Assertions []string `json:"required_assertions" default:"[]" max:"20" doc:"members that the outcome's assertions must have, neither false nor null; beside what the mode asks for"`
+	Mode       string           `json:"mode" default:"none" enum:"none|require_external_id|require_result_url|require_artifacts|manual" doc:"what a reported success must bring to count"`
+	Assertions op.Opt[[]string] `json:"required_assertions" max:"20" doc:"members that the outcome's assertions must have, neither false nor null; beside what the mode asks for"`
 }
 
 // policy is the policy that the input asks for.
 func (in *verificationInput) policy() (policy, error) {
-	for _, name := range in.Assertions {
+	for _, name := range in.Assertions.Val {
 		if name == "" || len(name) > neededKeyMost {
 			return policy{}, op.Invalid("body.verification.required_assertions", "Value error, a name has from 1 to %d bytes", neededKeyMost)
 		}
 	}
-	return policy{in.Mode, in.Assertions}, nil
+	return policy{in.Mode, in.Assertions.Val}, nil
 }
 
 type verifyObject struct {
