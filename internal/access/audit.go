@@ -74,6 +74,13 @@ func (a *Access) serverRow(operation, object, id, name string, detail any) Audit
 	}
 }
 
+// RecordServer writes an audit row about what the server itself did to an object of a workspace.
+func (a *Access) RecordServer(tx *db.Tx, workspace, operation string, e Event) error {
+	row := a.serverRow(operation, e.Object, e.ID, e.Name, e.Detail)
+	row.Via = ""
+	return a.append(tx, workspace, row)
+}
+
 func (a *Access) who(tx *db.Tx, g grant) AuditWho {
 	w := AuditWho{KeyID: g.key.id(), Redacted: g.redacted(), Kind: g.key.kind.String(), Parents: []string{}}
 	if row, err := readKey(tx, g.key.ws().id, w.KeyID); err == nil {

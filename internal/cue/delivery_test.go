@@ -299,6 +299,11 @@ func TestGone(t *testing.T) {
 		if n := len(r.arrivals()); n != 1 {
 			t.Errorf("called %d times", n)
 		}
+		rows := f.ok(f.admin, "audit.list", input{"operation": "cue.pause"})["audit"].([]any)
+		if len(rows) != 1 || rows[0].(map[string]any)["object_id"] != id || rows[0].(map[string]any)["who"].(map[string]any)["kind"] != "server" ||
+			!strings.Contains(fmt.Sprint(rows[0].(map[string]any)["detail"]), "410 (gone)") {
+			t.Errorf("the audit log says %v", rows)
+		}
 		if c := f.ok(f.admin, "cue.resume", input{"id": id}); c["pause_reason"] != nil {
 			t.Errorf("resumed, and the reason stays: %v", c["pause_reason"])
 		}

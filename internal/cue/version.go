@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"unstuck/internal/access"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
@@ -210,7 +211,12 @@ func (c *Cues) finish(tx *db.Tx, cueID string, success bool, runs int64, at op.T
 	return false, c.end(tx, cueID, end, "", at)
 }
 
-// end gives a cue another status, from the server's side. A pause needs a reason.
+// pausedFor is the detail of the audit row of such a pause.
+type pausedFor struct {
+	Reason string `json:"reason"`
+}
+
+// end gives a cue another status, from the server's side. A pause needs a reason, and is in the audit log.
 func (c *Cues) end(tx *db.Tx, cueID, status, reason string, now op.Time) error {
 	old, err := readCue(tx, sqlCueByID, cueID)
 	if err != nil || old == nil {
@@ -218,5 +224,8 @@ func (c *Cues) end(tx *db.Tx, cueID, status, reason string, now op.Time) error {
 	}
 	q := *old
 	q.status, q.pauseReason, q.updatedAt = status, reason, now
-	return c.change(tx, old, &q, now)
+	if err := c.change(tx, old, &q, now); err != nil || status != paused {
+		return err
+	}
+	return c.Access.RecordServer(tx, q.workspace, "cue.pause", access.Event{Object: "cue", ID: q.id, Name: q.name, Detail: pausedFor{reason}})
 }
