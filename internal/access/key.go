@@ -60,6 +60,7 @@ type Key struct {
 	Restrictions *rules       `json:"restrictions" doc:"of the key itself; null when there are none"`
 	Status       string       `json:"status" doc:"active, pending (before its not_before), expired or revoked"`
 	Secrets      []SecretInfo `json:"secrets" doc:"one, or two while the key is rotating"`
+	EndedSecrets []string     `json:"ended_secrets" doc:"redacted forms of secrets that work no more, newest first; at most 20"`
 	CreatedAt    op.Time      `json:"created_at"`
 	CreatedBy    Actor        `json:"created_by"`
 	LastUsedAt   *op.Time     `json:"last_used_at"`
@@ -128,7 +129,7 @@ func (r *reader) show(row keyRow, secrets []secretRow) (Key, error) {
 	}
 	k := Key{
 		ID: row.id, Name: row.name, Kind: row.kind, Scope: row.scope, Permissions: has.perms.names(), Status: statusOf(has.why),
-		CreatedAt: op.Time(row.created), ExpiresAt: moment(has.expires), NarrowedBy: has.narrowedBy, RevokedAt: moment(row.revoked), Secrets: []SecretInfo{},
+		CreatedAt: op.Time(row.created), ExpiresAt: moment(has.expires), NarrowedBy: has.narrowedBy, RevokedAt: moment(row.revoked), Secrets: []SecretInfo{}, EndedSecrets: []string{},
 	}
 	if k.Restrictions, err = readRules(row.restrictions); err != nil {
 		return k, err
@@ -158,6 +159,9 @@ func (r *reader) show(row keyRow, secrets []secretRow) (Key, error) {
 	return k, err
 }
 
+// mostEnded is how many secrets that work no more are shown with a key.
+const mostEnded = 20
+
 // showSecrets shows the secrets that work, and the newest if none does. A key was last used when any of its secrets was.
 func (r *reader) showSecrets(k *Key, row keyRow, secrets []secretRow) error {
 	now := r.a.now()
@@ -170,6 +174,9 @@ func (r *reader) showSecrets(k *Key, row keyRow, secrets []secretRow) error {
 			k.LastUsedAt, k.LastUsed = at, last
 		}
 		if s.over(now) && i > 0 {
+			if len(k.EndedSecrets) < mostEnded {
+				k.EndedSecrets = append(k.EndedSecrets, s.redacted())
+			}
 			continue
 		}
 		shown, err := r.shownTo(row, s)

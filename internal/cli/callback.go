@@ -71,8 +71,8 @@ type callbackOptions struct {
 func (o *callbackOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.method, "method", "POST", "how the callback is called: POST, PUT, PATCH or GET")
 	fs.StringArrayVar(&o.headers, "header", nil, "header of the call, like 'Authorization: Bearer …'; several are possible, and replace those before")
-	fs.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long a call may take")
-	fs.DurationVar(&o.within, "outcome-within", 0, "the outcome is reported within this time after the call, like 10m")
+	fs.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long a call may take, like 45s or 2m; at most 1h")
+	fs.DurationVar(&o.within, "outcome-within", 0, "the outcome is reported within this time after the call, like 90s or 10m; at most 1h (without it no report is waited for)")
 	fs.BoolVar(&o.inReply, "outcome-in-reply", false, "the callback's answer says how it went")
 	fs.BoolVar(&o.is2xx, "outcome-2xx", false, "a 2xx is done: delivered, not confirmed (the default)")
 	fs.Int64SliceVar(&o.backoff, "backoff", []int64{1, 5, 15}, "minutes before the second call, the third and so on")

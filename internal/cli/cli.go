@@ -37,12 +37,21 @@ func Run(ctx context.Context, env Env, args ...string) int {
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
+	completion(root)
 	err := root.ExecuteContext(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		d.say("Stopped.")
 		return exitOurs
 	}
 	return d.explain(err)
+}
+
+// completion makes the library's command for it refuse a shell that it does not know, where by itself it shows its help and succeeds.
+func completion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil && cmd != root {
+		cmd.Args, cmd.RunE = noArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 }
 
 // operations are all operations of the product, for their documentation: nothing can be called through this set.
@@ -137,6 +146,8 @@ func (d *door) root() *cobra.Command {
 	root.AddCommand(d.careCommands()...)
 	root.SetHelpCommand(helpCommand())
 	root.SetCompletionCommandGroupID("you")
+	root.AddCommand(&cobra.Command{Use: "version", GroupID: "you", Short: "Show the version of this program", Args: noArgs,
+		Run: func(*cobra.Command, []string) { d.print("unstuck %s", server.Version) }})
 	return root
 }
 

@@ -22,6 +22,7 @@ type run struct {
 	args  []string
 	in    inputs
 	typed map[string]string // what named an object, by field
+	near  map[string]string // what was most likely meant by a name that nothing has, by field
 	ownID string            // of the login's key, when a rotation may change its secret
 }
 
@@ -93,7 +94,7 @@ var nouns = map[string]nounText{
 // operationCommand is the command of one operation. What a command needs only when it is chosen is made by furnish.
 func (d *door) operationCommand(o *op.Operation, w wording) *cobra.Command {
 	cmd := &cobra.Command{Use: verbOf(o, w), Short: o.Summary(), Aliases: w.aliases, Hidden: w.hidden}
-	r := &run{door: d, op: o, word: w, in: inputs{}, typed: map[string]string{}}
+	r := &run{door: d, op: o, word: w, in: inputs{}, typed: map[string]string{}, near: map[string]string{}}
 	var own func(*run) error
 	d.later[cmd] = func() { own = r.furnish(cmd) }
 	cmd.Args = func(cmd *cobra.Command, args []string) error { return checkArgs(cmd, w, o, args) }

@@ -58,6 +58,11 @@ func (d *door) candidates(ctx context.Context, kind object, f op.Field) []string
 		for _, e := range page.Executions {
 			out = append(out, eight(e.ID)+"\t"+e.CueName+", "+e.Status)
 		}
+	case kind == aWorker:
+		list, _ := get[workerList](ctx, d, "worker.list", nil)
+		for _, w := range list.Workers {
+			out = append(out, w.WorkerID)
+		}
 	case kind == aMember:
 		page, _ := get[memberPage](ctx, d, "member.list", nil)
 		for _, m := range page.Members {

@@ -109,6 +109,9 @@ func (o *cueOptions) fill(r *run) error {
 func (o *cueOptions) schedule() (map[string]any, error) {
 	s := map[string]any{}
 	if o.zone != "" {
+		if _, err := cron.LoadZone(o.zone); err != nil {
+			return nil, noZone(o.zone)
+		}
 		s["timezone"] = o.zone
 	}
 	switch {
@@ -119,7 +122,7 @@ func (o *cueOptions) schedule() (map[string]any, error) {
 	case o.at != "":
 		zone, err := cron.LoadZone(firstOf(o.zone, "UTC"))
 		if err != nil {
-			return nil, usage("There is no time zone %q; write it like Europe/Berlin.", o.zone)
+			return nil, noZone(o.zone)
 		}
 		t, err := moment(o.at, zone)
 		if err != nil {
@@ -130,6 +133,14 @@ func (o *cueOptions) schedule() (map[string]any, error) {
 		return nil, nil
 	}
 	return s, nil
+}
+
+// noZone refuses what is no time zone.
+func noZone(name string) error {
+	if near := nearest(name, cron.ZoneNames()); near != "" {
+		return usage("There is no time zone %q. Did you mean %s?", name, near)
+	}
+	return usage("There is no time zone %q; write it like Europe/Berlin.", name)
 }
 
 func ownCue(fs *pflag.FlagSet) func(*run) error {
@@ -154,7 +165,7 @@ func ownCue(fs *pflag.FlagSet) func(*run) error {
 		if err := o.fill(r); err != nil {
 			return err
 		}
-		if o.zone == "" && namesHour(o.cron) {
+		if o.zone == "" && namesHour(o.cron) && r.Zone.String() != "UTC" {
 			r.say("Zone    UTC, because no --zone was given. To mean your own clock: --zone %s", r.Zone)
 		}
 		return nil
@@ -261,7 +272,10 @@ func showCues(r *run, a *answer) error {
 	t := newTable("NAME", "STATUS", "SCHEDULE", "NEXT ("+r.Zone.String()+")", "LAST", "FIRED", "ID")
 	for i := range page.Cues {
 		c := &page.Cues[i]
-		next, last := "–", "–"
+		next, last := "–", "–" // fired by hand, but never due, has no last due time
+		if c.FiredCount == 0 {
+			last = "not yet"
+		}
 		if c.NextRun != nil {
 			next = r.timesIn([]time.Time{*c.NextRun}, r.Zone)
 		}
@@ -447,6 +461,11 @@ func showLedger(r *run, a *answer) error {
 	return nil
 }
 
+// outcomeSums are the executions that ended, as their parts, and apart from them how many reports came: some end without one.
+func outcomeSums(reported, succeeded, failed int64) string {
+	return fmt.Sprintf("%s ended: %s success, %s failed or missed; reports: %s", thousands(succeeded+failed), thousands(succeeded), thousands(failed), thousands(reported))
+}
+
 func showUsage(r *run, a *answer) error {
 	u, err := decode[struct {
 		Plan   string
@@ -484,7 +503,7 @@ func showUsage(r *run, a *answer) error {
 	t := newTable()
 	t.add("  cues", of(u.Cues.Used, u.Cues.Limit))
 	t.add("  executions", execs)
-	t.add("  outcomes", fmt.Sprintf("%s reported: %s success, %s failed", thousands(u.Outcomes.Reported), thousands(u.Outcomes.Succeeded), thousands(u.Outcomes.Failed)))
+	t.add("  outcomes", outcomeSums(u.Outcomes.Reported, u.Outcomes.Succeeded, u.Outcomes.Failed))
 	t.add("  calls", of(u.Rate.Current, u.Rate.Limit)+" in the last minute")
 	r.printTable(t)
 	return nil

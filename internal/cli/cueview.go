@@ -217,13 +217,25 @@ func (d *door) nextLine(times []time.Time, zoneName string) string {
 	}
 	zone, err := cron.LoadZone(zoneName)
 	if err != nil {
-		zone, zoneName = time.UTC, "UTC"
+		zone = time.UTC
+	}
+	if zone = plainUTC(zone); zone == time.UTC {
+		zoneName = "UTC"
 	}
 	line := d.timesIn(times, zone) + " " + zoneName
 	if !sameZone(zone, d.Zone, times[0]) {
 		line += "   =   " + d.timesIn(times, d.Zone) + " " + d.Zone.String() + " (yours)"
 	}
 	return line
+}
+
+// plainUTC is time.UTC for the zones that are UTC under another name, so that it is called one thing everywhere.
+func plainUTC(zone *time.Location) *time.Location {
+	switch zone.String() {
+	case "Etc/UTC", "Etc/UCT", "Etc/Universal", "Etc/Zulu", "UCT", "Universal", "Zulu":
+		return time.UTC
+	}
+	return zone
 }
 
 // timesIn writes times of today without their date, and without seconds when none has any.

@@ -38,7 +38,7 @@ func System() Env {
 	e := Env{
 		Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		StdinTTY: term.IsTerminal(int(os.Stdin.Fd())), StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())), StderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
-		Now: time.Now, Zone: localZone(os.Getenv("TZ")),
+		Now: time.Now, Zone: plainUTC(localZone(os.Getenv("TZ"))),
 		ReadSecret: func() (string, error) {
 			b, err := term.ReadPassword(int(os.Stdin.Fd()))
 			return string(b), err

@@ -26,7 +26,7 @@ func executionWordings() map[string]wording {
 		"execution.report": {flags: worker, own: ownReport, ready: (*run).addLeaseToken, done: forgetLease, show: showReported,
 			like: []string{"executions report 5f0c1b9e --success --summary 'said hello' --result-url https://example.com/hello.txt", "executions report 5f0c1b9e --failure 'the vendor is down'"}},
 		"execution.add_evidence":   {flags: worker, show: showEvidenceAdded},
-		"execution.list":           {flags: map[string]string{"cue_id": "cue", "chain_id": "chain", "status__in": hiddenFlag, "offset": hiddenFlag}, refs: map[string]object{"cue_id": aCue, "key": aKey}, show: showExecutions},
+		"execution.list":           {flags: map[string]string{"cue_id": "cue", "chain_id": "chain", "status__in": hiddenFlag, "offset": hiddenFlag}, refs: map[string]object{"cue_id": aCue, "key": aKey, "worker_id": aWorker}, show: showExecutions},
 		"execution.get":            {show: showExecution},
 		"execution.check_evidence": {show: showEvidenceChecked},
 		"execution.verify":         {own: ownVerify, flags: map[string]string{"valid": hiddenFlag}, show: showVerified, like: []string{"executions verify 5f0c1b9e", "executions verify 5f0c1b9e --reject --reason 'the link is dead'"}},
@@ -450,17 +450,19 @@ func showExecution(r *run, a *answer) error {
 	return nil
 }
 
+type workerList struct {
+	Workers []struct {
+		WorkerID  string    `json:"worker_id"`
+		Last      time.Time `json:"last_heartbeat"`
+		Heartbeat string    `json:"heartbeat_status"`
+		Handlers  []string
+		Since     time.Time `json:"registered_since"`
+		KeyID     string    `json:"key_id"`
+	}
+}
+
 func showWorkers(r *run, a *answer) error {
-	list, err := decode[struct {
-		Workers []struct {
-			WorkerID  string    `json:"worker_id"`
-			Last      time.Time `json:"last_heartbeat"`
-			Heartbeat string    `json:"heartbeat_status"`
-			Handlers  []string
-			Since     time.Time `json:"registered_since"`
-			KeyID     string    `json:"key_id"`
-		}
-	}](a)
+	list, err := decode[workerList](a)
 	if err != nil {
 		return err
 	}

@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -34,7 +36,14 @@ func (r *run) addFlags() {
 func flagHelp(f op.Field, kind object) string {
 	help := f.Doc
 	if kind != noObject {
-		help = strings.TrimSuffix(strings.TrimSuffix(help, "; its id"), ": id") + ": id, name or a beginning of one"
+		for _, wire := range [...]string{"; its id", ": id", ": id or e-mail"} {
+			help = strings.TrimSuffix(help, wire)
+		}
+		named := map[object]string{aWorker: "name", aMember: "id, e-mail"}[kind]
+		help += ": " + firstOf(named, "id, name") + " or a beginning of one"
+	}
+	if f.In == op.InQuery && f.Type == reflect.TypeFor[op.Time]() {
+		help += "; or so long ago: 30m, 1h, 2d"
 	}
 	if len(f.Enum) > 0 {
 		help = strings.TrimSpace(help + " (" + strings.Join(f.Enum, "|") + ")")
@@ -98,10 +107,28 @@ func (v *fieldValue) Set(text string) error {
 			return err
 		}
 		in[name] = raw
+	case "time":
+		if ago, ok := lengthBack(text); ok && v.field.In == op.InQuery { // of a list: so long ago
+			text = v.run.Now().Add(-ago).UTC().Format(time.RFC3339)
+		}
+		in[name] = text
 	default:
 		in[name] = text
 	}
 	return nil
+}
+
+var lengthForm = regexp.MustCompile(`^([0-9]{1,5})(m|h|d)$`)
+
+// lengthBack reads a length of time such as 30m, 1h or 2d.
+func lengthBack(text string) (time.Duration, bool) {
+	m := lengthForm.FindStringSubmatch(text)
+	if m == nil {
+		return 0, false
+	}
+	n, _ := strconv.Atoi(m[1]) // the form leaves nothing to fail
+	unit := map[string]time.Duration{"m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[m[2]]
+	return time.Duration(n) * unit, true
 }
 
 // noEmpty refuses own flags that were given an empty text, most likely by a variable that is not set: leaving such a flag out

@@ -15,7 +15,7 @@ import (
 func keyListWording() wording {
 	w := wording{
 		flags: map[string]string{"kind": hiddenFlag, "parent_id": "children"},
-		refs:  map[string]object{"parent_id": aKey},
+		refs:  map[string]object{"parent_id": aKey, "made_by": aMember},
 		like:  []string{"keys list --stale", "keys list --children a1b2c3d4", "keys list --made-by ana@example.com --wide"},
 	}
 	w.own = func(fs *pflag.FlagSet) func(*run) error {

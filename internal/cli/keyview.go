@@ -19,6 +19,7 @@ type keyView struct {
 	Restrictions *rules       `json:"restrictions"`
 	Status       string       `json:"status"`
 	Secrets      []secretView `json:"secrets"`
+	EndedSecrets []string     `json:"ended_secrets"` // redacted
 	CreatedAt    time.Time    `json:"created_at"`
 	CreatedBy    actor        `json:"created_by"`
 	LastUsedAt   *time.Time   `json:"last_used_at"`
@@ -263,7 +264,7 @@ func (d *door) attentionWords(a attention, k *keyView) (why, mend string) {
 	case "expiring":
 		return "expires in " + span(at.Sub(now)) + " and is in use", "unstuck keys rotate " + digits + " --expires 1y"
 	case "old_secret_used":
-		return strings.Join(a.From, ", ") + " still uses the old secret", "unstuck keys get " + shellWord(a.Name)
+		return strings.Join(a.From, ", ") + " still uses the old secret", "unstuck keys get " + digits
 	case "stale":
 		return "not used for " + span(now.Sub(at)), "unstuck keys revoke " + digits
 	case "never_expires":

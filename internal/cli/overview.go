@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -90,11 +91,18 @@ func (d *door) troubles(ctx context.Context, self *keyView, h healthView) (text 
 	if t := h.trouble(); t != "nothing" {
 		return t, keys
 	}
-	if t := d.missed(ctx); t != "" {
-		return t, keys
+	lacks := lackedBy(err)
+	missed, err := d.missed(ctx)
+	if missed != "" {
+		return missed, keys
 	}
+	lacks = append(lacks, lackedBy(err)...)
 	due := d.needAttention(ctx, list)
-	if len(due) == 0 {
+	switch {
+	case len(due) == 0 && len(lacks) > 0:
+		slices.Sort(lacks)
+		return "not known: this key may not look (it lacks " + strings.Join(slices.Compact(lacks), ", ") + ")", keys
+	case len(due) == 0:
 		return "nothing", keys
 	}
 	why, mend := d.attentionWords(due[0], attentionTo(list, due[0]))
@@ -105,21 +113,30 @@ func (d *door) troubles(ctx context.Context, self *keyView, h healthView) (text 
 	return text, keys
 }
 
-// missed names the newest execution that nobody took within the last day; "" when there is none, or this key may not look.
-func (d *door) missed(ctx context.Context) string {
+// lackedBy are the permissions for want of which a question was refused; none when it was not.
+func lackedBy(err error) []string {
+	var no *refusal
+	if errors.As(err, &no) {
+		return slices.Clone(no.Missing)
+	}
+	return nil
+}
+
+// missed names the newest execution that nobody took within the last day; "" when there is none, or with an error.
+func (d *door) missed(ctx context.Context) (string, error) {
 	page, err := get[executionPage](ctx, d, "execution.list", inputs{"status": "missed", "limit": int64(1)})
 	if err != nil || len(page.Executions) == 0 {
-		return ""
+		return "", err
 	}
 	e := page.Executions[0]
 	if d.Now().Sub(e.ScheduledFor) > 24*time.Hour {
-		return ""
+		return "", nil
 	}
 	text := fmt.Sprintf("no worker took %s, due %s: unstuck executions replay %s", e.CueName, d.ago(e.ScheduledFor), eight(e.ID))
 	if page.Total > 1 {
 		text += fmt.Sprintf("     (%d were missed in all: unstuck executions list --status missed)", page.Total)
 	}
-	return text
+	return text, nil
 }
 
 // whatNext is the next due time of a cue, or what to do while there is none.

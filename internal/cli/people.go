@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -277,6 +278,7 @@ type auditRow struct {
 		KeyName  string `json:"key_name"`
 		Redacted string `json:"redacted"`
 		Kind     string `json:"kind"`
+		Member   string `json:"member_id"`
 	} `json:"who"`
 	Operation  string          `json:"operation"`
 	Object     string          `json:"object"`
@@ -289,7 +291,7 @@ type auditRow struct {
 
 func auditWording() wording {
 	return wording{
-		flags: map[string]string{"object_id": "object"}, refs: map[string]object{"key": aKey}, show: showAudit, note: "Times are UTC, newest first.",
+		flags: map[string]string{"object_id": "object"}, refs: map[string]object{"key": aKey, "object_id": anyObject}, show: showAudit, note: "Times are UTC, newest first.",
 		like: []string{`audit list --key "laptop agent"`, "audit list --operation key.revoke --limit 10"},
 	}
 }
@@ -307,9 +309,10 @@ func showAudit(r *run, a *answer) error {
 		return nil
 	}
 	self, _ := get[keyView](r.ctx, r.door, "key.self", nil) // without it nobody is called "you"
+	people := r.people(page.Audit, self.ID)
 	t := newTable("TIME", "WHO", "DID", "OBJECT", "RESULT")
 	for _, row := range page.Audit {
-		t.add(r.clock(row.At), row.who(self.ID), row.did(), row.object(), row.result())
+		t.add(r.clock(row.At), row.who(self.ID, people), row.did(), row.object(), row.result())
 	}
 	r.printTable(t)
 	if page.Next != nil && r.in["limit"] == nil {
@@ -318,15 +321,32 @@ func showAudit(r *run, a *answer) error {
 	return nil
 }
 
-// who is who acted: "you" for the calling key.
-func (row *auditRow) who(self string) string {
+// people are the addresses of the members behind personal keys, by id; empty when they are not needed, or this key may not look.
+func (r *run) people(rows []auditRow, self string) map[string]string {
+	out := map[string]string{}
+	if !slices.ContainsFunc(rows, func(row auditRow) bool { return row.Who.Kind == "personal" && row.Who.KeyID != self }) {
+		return out
+	}
+	page, _ := get[memberPage](r.ctx, r.door, "member.list", nil)
+	for _, m := range page.Members {
+		out[m.ID] = m.Email
+	}
+	return out
+}
+
+// who is who acted: "you" for the calling key, a person with the name of the personal key, or the name of the key.
+func (row *auditRow) who(self string, people map[string]string) string {
 	switch {
 	case row.Who.KeyID == "":
 		return "the server"
 	case row.Who.KeyID == self:
 		return "you (…_" + lastEight(row.Who.Redacted) + ")"
 	}
-	return firstOf(row.Who.KeyName, row.Who.KeyID)
+	name := firstOf(row.Who.KeyName, row.Who.KeyID)
+	if person := people[row.Who.Member]; person != "" && row.Who.Kind == "personal" {
+		return person + " (" + name + ")"
+	}
+	return name
 }
 
 // did is the operation, with how often where the row stands for several calls: "cue.create ×12".

@@ -97,6 +97,11 @@ func cleanURL(text string) (string, error) {
 	return strings.ToLower(u.Scheme + "://" + u.Host), nil
 }
 
+// here says whether a server is reached on this machine.
+func (p place) here() bool {
+	return mayCarry(p.url) && !strings.HasPrefix(p.url, "https:")
+}
+
 // mayCarry says whether a key may travel to an address: only over TLS, or without it on this machine.
 func mayCarry(address string) bool {
 	u, err := url.Parse(address)

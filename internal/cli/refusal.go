@@ -150,6 +150,9 @@ func (r *refusal) facts(w wording) [][2]string {
 			add(line[0], line[1])
 		}
 	}
+	if r.Status == 401 && r.place.here() {
+		add("or", "unstuck auth login --local     (for whoever may read the server's data folder, on this machine)")
+	}
 	if k := r.Key; k != nil {
 		line := fmt.Sprintf("%s  %s  %s", k.Name, k.Redacted, scopeWords(k.Scope))
 		if r.place.source == keyVar {
@@ -213,6 +216,7 @@ func (g grant) words(k *keyBrief) string {
 // inOurWords replaces what a message says to callers of the API by what does the same here.
 func inOurWords(message string) string {
 	message = strings.ReplaceAll(message, "GET /v1/scopes lists them all", "unstuck scopes list shows them all")
+	message = strings.ReplaceAll(message, "1y or a duration such as 12h", "1y, a length of time such as 12h, or a date such as 2027-12-31")
 	for _, k := range restrictionKinds {
 		message = strings.ReplaceAll(message, "restrictions."+k.wire, "--"+k.only)
 	}

@@ -24,8 +24,13 @@ func (r *run) resolveAll() error {
 			return usage("%s is empty, which names nothing.", fieldWords(r.op, r.word, "."+f.Name))
 		}
 		m, err := r.find(r.ctx, kind, text)
-		if err != nil {
+		switch {
+		case err != nil:
 			return r.refused(err)
+		case m.missing && f.In == op.InQuery: // a filter by nothing would look as if nothing had happened
+			return noSuch(kind, text, m.near)
+		case m.near != "":
+			r.near[f.Name] = m.near
 		}
 		if m.begins && !r.mayGuess(kind) {
 			return usage("%q is only the beginning of %s. Name it whole, or by its id %s: this command does not guess.", text, m.name, m.id)
@@ -48,7 +53,15 @@ func (r *run) mayGuess(kind object) bool {
 	return true
 }
 
-// find is the object that a text names. What is found nowhere stays as it is: the server says that it is not there.
+// noSuch refuses a filter by an object that is not there.
+func noSuch(kind object, text, near string) error {
+	if near != "" {
+		near = "\n\n  near      " + shellWord(near)
+	}
+	return failure(exitNotFound, "Not found: no %s %s that this key can see.%s", kind, text, near)
+}
+
+// find is the object that a text names. What is found nowhere stays as it is, and is missing: the server says that it is not there.
 func (d *door) find(ctx context.Context, kind object, text string) (match, error) {
 	var found []match
 	var err error
@@ -61,6 +74,10 @@ func (d *door) find(ctx context.Context, kind object, text string) (match, error
 		found, err = d.findMembers(ctx, text)
 	case anExec:
 		found, err = d.findExecutions(ctx, text)
+	case aWorker:
+		found, err = d.findWorkers(ctx, text)
+	case anyObject:
+		found, err = d.findAny(ctx, text)
 	default:
 		return match{id: text}, nil
 	}
@@ -72,7 +89,7 @@ func (d *door) find(ctx context.Context, kind object, text string) (match, error
 	case err != nil:
 		return match{}, err
 	case len(found) == 0:
-		return match{id: text}, nil
+		return match{id: text, missing: true, near: d.nearName(ctx, kind, text)}, nil
 	case len(found) > 1:
 		return match{}, ambiguous(kind, text, found)
 	}
@@ -84,6 +101,57 @@ type match struct {
 	id, name string
 	called   string // its name alone; "" when it was named by its id
 	begins   bool   // the text is only the beginning of its name
+	missing  bool   // it was looked for, and is not there
+	near     string // of what is missing: the name that was most likely meant; "" when there is none
+}
+
+// nearName is the name of a cue or a key that a misspelt one most likely meant; "" when there is none, or the caller may not look.
+func (d *door) nearName(ctx context.Context, kind object, text string) string {
+	var names []string
+	switch kind {
+	case aCue:
+		page, _ := get[cuePage](ctx, d, "cue.list", inputs{"limit": int64(100)})
+		for _, c := range page.Cues {
+			names = append(names, c.Name)
+		}
+	case aKey:
+		keys, _ := d.allKeys(ctx, inputs{})
+		for _, k := range keys {
+			if k.Status != "revoked" {
+				names = append(names, k.Name)
+			}
+		}
+	}
+	return nearest(text, names)
+}
+
+var anyIDForm = regexp.MustCompile(`^[a-z]+_[0-9a-z]{12}$`)
+
+// findAny looks among keys, cues and members. An id stays as it is, also of what was deleted.
+func (d *door) findAny(ctx context.Context, text string) ([]match, error) {
+	if anyIDForm.MatchString(text) || uuidForm.MatchString(text) {
+		return []match{{id: text}}, nil
+	}
+	var exact, begin []match
+	for _, find := range [...]func(context.Context, string) ([]match, error){d.findKeys, d.findCues, d.findMembers, d.findExecutions} {
+		found, err := find(ctx, text)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range found {
+			switch {
+			case m.id == text && m.name == "": // not looked up
+			case m.begins:
+				begin = append(begin, m)
+			default:
+				exact = append(exact, m)
+			}
+		}
+	}
+	if exact != nil {
+		return exact, nil
+	}
+	return begin, nil
 }
 
 // ambiguous refuses a text that names several objects.
@@ -159,9 +227,9 @@ func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
 		return found, nil
 	}
 	if errors.As(err, &no) && no.Status == 403 {
-		self, err := get[keyView](ctx, d, "key.self", nil)
-		if err != nil {
-			return nil, err
+		self, failed := get[keyView](ctx, d, "key.self", nil)
+		if failed != nil {
+			return nil, failed
 		}
 		keys = []keyView{self}
 	} else if err != nil {
@@ -170,10 +238,25 @@ func (d *door) findKeys(ctx context.Context, text string) ([]match, error) {
 	if m := redactedEnd.FindStringSubmatch(text); m != nil {
 		text = m[1]
 	}
-	found := best(keys, func(k keyView) int { return k.rank(text) }, func(k keyView) match {
+	found := living(best(keys, func(k keyView) int { return k.rank(text) }, func(k keyView) match {
 		return match{id: k.ID, name: k.Name + "  " + k.Redacted, called: k.Name}
-	})
-	return living(found, keys), nil
+	}), keys)
+	if len(found) == 0 && errors.As(err, &no) { // this key sees only itself: the server decides
+		return []match{{id: text}}, nil
+	}
+	if len(found) == 1 {
+		d.tellEnded(keys, found[0].id, text)
+	}
+	return found, nil
+}
+
+// tellEnded says that a key was named by a secret that has ended.
+func (d *door) tellEnded(keys []keyView, id, digits string) {
+	i := slices.IndexFunc(keys, func(k keyView) bool { return k.ID == id })
+	if i < 0 || !slices.ContainsFunc(keys[i].EndedSecrets, func(s string) bool { return lastEight(s) == digits }) {
+		return
+	}
+	d.say("The secret …_%s of %s has ended; the one in use is %s.", digits, keys[i].Name, keys[i].Redacted)
 }
 
 // rank compares a text with what names a key.
@@ -181,6 +264,9 @@ func (k keyView) rank(text string) int {
 	names := []string{k.ID, k.Name}
 	for _, s := range k.Secrets {
 		names = append(names, lastEight(s.Redacted))
+	}
+	for _, ended := range k.EndedSecrets {
+		names = append(names, lastEight(ended))
 	}
 	return rankOf(text, names...)
 }
@@ -235,8 +321,41 @@ func (d *door) findMembers(ctx context.Context, text string) ([]match, error) {
 		return nil, err
 	}
 	text = strings.ToLower(text)
-	return best(list.Members, func(m memberView) int { return rankOf(text, m.ID, strings.ToLower(m.Email)) },
-		func(m memberView) match { return match{id: m.ID, name: m.Email, called: m.Email} }), nil
+	found := best(list.Members, func(m memberView) int { return rankOf(text, m.ID, strings.ToLower(m.Email)) },
+		func(m memberView) match { return match{id: m.ID, name: m.Email, called: m.Email} })
+	if len(found) > 0 {
+		return found, nil
+	}
+	keys, _ := d.allKeys(ctx, inputs{}) // one who left is known by the keys that stayed
+	for _, k := range keys {
+		if strings.ToLower(k.Member.Name) == text {
+			return []match{{id: k.Member.ID, name: k.Member.Name, called: k.Member.Name}}, nil
+		}
+	}
+	return nil, nil
+}
+
+// findWorkers looks among the workers that there are and, for a whole name, among those that ever took work.
+func (d *door) findWorkers(ctx context.Context, text string) ([]match, error) {
+	list, err := get[workerList](ctx, d, "worker.list", nil)
+	if err != nil {
+		return nil, err
+	}
+	var found []match
+	for _, w := range list.Workers {
+		if n := rankOf(text, w.WorkerID); n >= 0 {
+			m := match{id: w.WorkerID, name: w.WorkerID, called: w.WorkerID, begins: n > 0}
+			if n == 0 {
+				return []match{m}, nil
+			}
+			found = append(found, m)
+		}
+	}
+	page, err := get[executionPage](ctx, d, "execution.list", inputs{"worker_id": text, "limit": int64(1)})
+	if err != nil || len(page.Executions) > 0 {
+		return []match{{id: text, name: text}}, err
+	}
+	return found, nil
 }
 
 // refused adds to a refusal what only the command line knows: how the caller named what was not found, and why it may be hidden.
@@ -255,6 +374,9 @@ func (r *run) refused(err error) error {
 		kind := r.word.refOf(r.op, f)
 		if kind != noObject && (string(kind)+"_not_found" == no.Code || no.Code == op.NotFound.Name) {
 			no.kind, no.typed = kind, firstOf(r.typed[f.Name], text(r.in[f.Name]))
+			if near := r.near[f.Name]; near != "" {
+				no.notes = append(no.notes, "near\t"+shellWord(near))
+			}
 		}
 	}
 	if no.Code == "cue_not_found" || no.Code == "execution_not_found" {

@@ -64,7 +64,7 @@ func (r *run) rotatedWords(k *keyView) []string {
 	}
 	return []string{
 		fmt.Sprintf("New secret for %s, shown this once. The old one (%s) works until %s after the new one is first used.", k.Name, old.Redacted, overlap),
-		fmt.Sprintf("It leaked? Then end the old one now: unstuck keys rotate %s --finish", shellWord(k.Name)),
+		fmt.Sprintf("It leaked? Then end the old one now: unstuck keys rotate %s --finish", k.lastEight()),
 	}
 }
 
@@ -151,7 +151,7 @@ func (r *run) picture(k *keyView) picture {
 	}
 	quiet := after.LastUsedAt != nil && (before.LastUsedAt == nil || r.Now().Sub(*before.LastUsedAt) > watchQuiet)
 	if quiet {
-		p.text, p.over = t.String()+"Nobody has used the old secret for 30 min. End it: unstuck keys rotate "+shellWord(k.Name)+" --finish", true
+		p.text, p.over = t.String()+"Nobody has used the old secret for 30 min. End it: unstuck keys rotate "+k.lastEight()+" --finish", true
 		return p
 	}
 	p.text = t.String() + "Waiting until nobody has used the old secret for 30 min. Ctrl-C is safe: the rotation goes on without you."

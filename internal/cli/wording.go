@@ -40,6 +40,8 @@ const (
 	aCue       object = "cue"
 	anExec     object = "execution"
 	aMember    object = "member"
+	aWorker    object = "worker"
+	anyObject  object = "object" // a key, a cue, a member or an execution
 	noObject   object = ""
 	hiddenFlag        = "-"
 )

@@ -93,6 +93,21 @@ var zones = sync.OnceValues(func() (map[string]func() (*time.Location, error), e
 	return all, nil
 })
 
+// ZoneNames are the names of all zones, in their spelling and order in the database.
+func ZoneNames() []string {
+	files, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
+	if err != nil {
+		return nil // LoadZone says what is wrong
+	}
+	var names []string
+	for _, f := range files.File {
+		if !strings.HasSuffix(f.Name, "/") {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
 func readZone(f *zip.File) (*time.Location, error) {
 	if f.Name == "UTC" {
 		return time.UTC, nil
