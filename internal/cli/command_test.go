@@ -26,7 +26,7 @@ type sent struct {
 	Body  map[string]any
 }
 
-// listener notes the last request, and answers every one with an empty object.
+// listener notes the last request, and answers every one with an empty object, but knows one worker.
 type listener struct {
 	mu   sync.Mutex
 	last sent
@@ -39,12 +39,17 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	text, _ := io.ReadAll(r.Body) // a body that cannot be read differs from what is wanted
 	l.last, l.head = sent{Route: r.Method + " " + r.URL.Path, Query: r.URL.Query()}, r.Header
 	_ = json.Unmarshal(text, &l.last.Body)
-	_, _ = io.WriteString(w, "{}")
+	answer := "{}"
+	if r.URL.Path == "/v1/workers" {
+		answer = `{"workers":[{"worker_id":"laptop"}]}`
+	}
+	_, _ = io.WriteString(w, answer)
 }
 
 // samples are values of the fields of an operation as they stand on the wire, and as they are typed.
 func sampleOf(w wording, o *op.Operation, f op.Field) (wire any, typed string) {
-	ids := map[object]string{aKey: "key_000000000001", aCue: "cue_000000000001", aMember: "usr_000000000001", anExec: "01234567-89ab-4cde-8f01-23456789abcd"}
+	ids := map[object]string{aKey: "key_000000000001", aCue: "cue_000000000001", aMember: "usr_000000000001", anExec: "01234567-89ab-4cde-8f01-23456789abcd",
+		aWorker: "laptop", anyObject: "cue_000000000001"}
 	kind := w.refOf(o, f)
 	if id := ids[kind]; id != "" {
 		return id, id

@@ -137,7 +137,7 @@ func TestWhatNeedsAttention(t *testing.T) {
 		{"expired_still_tried", "2026-10-01T08:00:00Z", "expired 52 days ago and is still tried: 312 refused calls",
 			"unstuck keys create \"night worker\" --permission cues:read,cues:fire --only-cue \"crm-*\" --only-address 10.0.0.0/8 --at-most 30"},
 		{"expiring", "2026-12-03T10:00:00Z", "expires in 11 days and is in use", "unstuck keys rotate a1b2c3d4 --expires 1y"},
-		{"old_secret_used", "2026-11-23T10:00:00Z", "10.0.4.9, 10.0.4.30 still uses the old secret", `unstuck keys get "night worker"`},
+		{"old_secret_used", "2026-11-23T10:00:00Z", "10.0.4.9, 10.0.4.30 still uses the old secret", "unstuck keys get a1b2c3d4"},
 		{"stale", "2026-03-20T00:00:00Z", "not used for 8 months", "unstuck keys revoke a1b2c3d4"},
 		{"never_expires", "2025-01-01T00:00:00Z", "never expires and is older than a year", "unstuck keys rotate a1b2c3d4 --expires 1y"},
 		{"several_programs", "", "used from 10.0.4.9 and 10.0.4.30 at once: one key per program",
@@ -199,7 +199,7 @@ func TestARotationIsWatchedUntilTheOldSecretIsQuiet(t *testing.T) {
 		return s
 	}
 	key := func(a, b secretView) *keyView {
-		return &keyView{Name: "report worker", Status: "active", Secrets: []secretView{a, b}}
+		return &keyView{Name: "report worker", Redacted: "unstuck_***_e81f4c2a", Status: "active", Secrets: []secretView{a, b}}
 	}
 	const waiting = "Waiting until nobody has used the old secret for 30 min. Ctrl-C is safe: the rotation goes on without you."
 	for _, c := range []struct {
@@ -214,7 +214,7 @@ func TestARotationIsWatchedUntilTheOldSecretIsQuiet(t *testing.T) {
 			"Still on the old secret                        on the new secret\n  mac-mini/1             10.0.4.9   9 min ago  –\n  ci/2                   10.0.4.30  –          2 s ago\n" + waiting, false},
 		{"the old one is quiet", key(used("x_e81f4c2a", "current", "2026-11-22T09:59:58Z", "ci/2", "10.0.4.30"), used("x_0b6e44d2", "old", "2026-11-22T09:29:00Z", "ci/2", "10.0.4.30")),
 			"Still on the old secret                         on the new secret\n  ci/2                   10.0.4.30  31 min ago  2 s ago\n" +
-				`Nobody has used the old secret for 30 min. End it: unstuck keys rotate "report worker" --finish`, true},
+				`Nobody has used the old secret for 30 min. End it: unstuck keys rotate e81f4c2a --finish`, true},
 		{"it has ended", &keyView{Name: "report worker", Status: "active", Secrets: []secretView{used("x_e81f4c2a", "current", "", "", "")}}, "The old secret of report worker has ended.", true},
 	} {
 		got := r.picture(c.key)
