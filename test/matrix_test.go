@@ -152,22 +152,82 @@ func checkCell(t *testing.T, cell, verdict string, r testkit.Reply) {
 	}
 }
 
-// TestMatrixItself tries what a key may do to itself only on another key: that is refused.
-func TestMatrixItself(t *testing.T) {
+// TestMatrixOthers calls what is about a key with others than the calling one: with one that holds little, one that holds everything,
+// one that it made, and a personal key of somebody else. What passes must be what the server says about whom it passes for.
+func TestMatrixOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(quick(t, ""))
-	for _, k := range w.subjects(t) {
-		answers := w.answers(t, k.id)
-		for _, name := range []string{"key.access", "key.rotate", "key.revoke"} {
-			if answers[name] != "only" {
-				continue
-			}
-			o := w.s.Set().Lookup(name)
-			q := requestOf(o, obj{"id": w.spare})
-			if r := w.s.Do(k.secret, q.route, q.body); !refused(r) {
-				t.Errorf("%s, %s of another key: %s", k.name, name, gist(r))
+	small := w.subject(w.s.First, "small", obj{"permissions": []string{"usage:read"}})
+	full := w.subject(w.s.First, "full", obj{"scope": "full"})
+	cells := 0
+	for _, k := range append(w.subjects(t), w.restricted()...) {
+		targets := map[string]string{"small": small.id, "full": full.id, "personal": w.personal("admin").id}
+		if r := w.s.Do(k.secret, "POST /v1/keys", obj{"name": w.name("child "), "permissions": []string{k.permission}}); r.Status == 201 {
+			targets["child"] = r.Str("id")
+		}
+		reach := w.reach(t, k)
+		for _, name := range []string{"key.access", "key.update", "auth_key.update", "key.rotate", "key.widen", "key.extend", "key.revoke", "auth_key.revoke"} {
+			for kind, id := range targets {
+				if o := w.s.Set().Lookup(name); o.Effect != op.Destroy || kind == "child" || !reach(name, kind) {
+					in := w.inputs(o, k.who)
+					in["id"] = id
+					q := requestOf(o, in)
+					r := w.s.Do(k.secret, q.route, q.body, q.headers...)
+					if refused(r) == reach(name, kind) || r.Status >= 500 || r.Status == 401 || r.Status == 429 {
+						t.Errorf("%s, %s of a %s key: should pass: %t; %s", k.name, name, kind, reach(name, kind), gist(r))
+					}
+					cells++
+				}
 			}
 		}
+		w.s.Clock.Add(60e9)
+	}
+	t.Logf("%d cells", cells)
+}
+
+// restricted are full keys with a restriction that the calls of this test meet.
+func (w *world) restricted() (out []subject) {
+	for _, r := range restrictions[:3] {
+		out = append(out, w.subject(w.s.First, "full, restricted in "+r.kind, obj{"scope": "full", "restrictions": obj{r.kind: r.met}}))
+		k := w.personal("admin")
+		w.s.Must(w.s.First, "PATCH /v1/keys/"+k.id, obj{"restrictions": obj{r.kind: r.met}})
+		k.name += ", restricted in " + r.kind
+		out = append(out, k)
+	}
+	return append(out, w.subject(w.s.First, "full, for certain cues", obj{"scope": "full", "restrictions": obj{"cues": []string{"crm-*"}}}))
+}
+
+// reach reads out of the server's answer which of the other keys an operation of a key passes for.
+func (w *world) reach(t *testing.T, k subject) func(operation, target string) bool {
+	t.Helper()
+	because, answers := map[string]string{}, map[string]string{}
+	for _, x := range w.s.Must(w.s.First, "GET /v1/keys/"+k.id+"/access", nil).JSON["operations"].([]any) {
+		v := x.(obj)
+		answers[v["operation"].(string)], because[v["operation"].(string)] = v["answer"].(string), v["because"].(string)
+	}
+	holdsAll := len(w.s.Must(k.secret, "GET /v1/keys/self", nil).JSON["permissions"].([]any)) == len(w.s.Must(w.s.First, "GET /v1/keys/self", nil).JSON["permissions"].([]any))
+	return func(operation, target string) bool {
+		lesser := target == "small" || target == "child" || holdsAll
+		switch {
+		case answers[operation] == "no":
+			return false
+		case answers[operation] == "yes":
+			return true
+		}
+		switch because[operation] {
+		case "about itself":
+			return false
+		case "about itself and the keys that it made":
+			return target == "child"
+		case "about its member's keys and integration keys", "about its member's keys and integration keys that hold nothing which it lacks":
+			return target != "personal" && lesser
+		case "about other keys", "about other keys that hold nothing which it lacks":
+			return lesser
+		case "within the key's restrictions":
+			return true
+		}
+		t.Errorf("%s, %s: only %q", k.name, operation, because[operation])
+		return false
 	}
 }
 

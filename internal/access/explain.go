@@ -84,8 +84,8 @@ func (a *Access) tell(g grant, o *op.Operation, r ruling, ended bool) Verdict {
 		}
 	case r.itself:
 		v.Answer, v.Because = Only, "about itself"
-	case o.Shows && g.key.kind != personal:
-		v.Answer, v.Because = Only, "about itself and the keys that it made"
+	case r.about != "":
+		v.Answer, v.Because, v.Within = Only, "about "+r.about, append(v.Within, r.open...)
 	case len(r.open) > 0:
 		v.Answer, v.Because, v.Within = Only, "within the key's restrictions", r.open
 	default:
@@ -154,13 +154,8 @@ type keyAccess struct {
 func (a *Access) accessOfKey(ctx context.Context, in keyAccess) (out Answer, err error) {
 	c := From(ctx)
 	in.ID = c.idOf(in.ID)
-	if in.ID != c.KeyID() {
-		if err := c.othersToo("keys:read", "see what another key can do"); err != nil {
-			return out, err
-		}
-	}
 	err = a.DB.View(ctx, func(tx *db.Tx) error {
-		row, err := findKey(tx, c, in.ID)
+		row, err := a.reader(tx).maySee(c, in.ID)
 		if err != nil {
 			return err
 		}
@@ -176,20 +171,6 @@ func (a *Access) accessOfKey(ctx context.Context, in keyAccess) (out Answer, err
 		return err
 	})
 	return out, err
-}
-
-// othersToo is nil for a caller that may make a call about other keys than itself: it holds the permission and is not for certain cues.
-func (c *Caller) othersToo(permission, what string) error {
-	need := ruling{}
-	if !c.Holds(permission) {
-		need.lacks = bit(permission)
-	}
-	for k := range c.grant.key.chain() {
-		if r := k.rules.Load(); r != nil && r.Cues != nil {
-			need.obstacles = append(need.obstacles, obstacle{by: k, kind: "cues", whole: true, message: "This key may be used only for certain cues, so it may not " + what + "."})
-		}
-	}
-	return c.refuse(need)
 }
 
 // keyPreview is the input of key.preview: a key that does not exist yet.

@@ -65,7 +65,7 @@ func TestHandedOverKeyHandsOutNothing(t *testing.T) {
 			"key.extend": {"id": other, "expires_in": "never"}, "key.rotate": {"id": other},
 		}
 		for _, o := range w.set.All() {
-			if tries[o.Name] == nil && (o.Hands || o.Shows) {
+			if tries[o.Name] == nil && (o.Hands || o.Reach == op.ReachSecret) {
 				t.Errorf("%s is not tried", o.Name)
 			}
 		}

@@ -180,6 +180,38 @@ func (r *reader) both(c *Caller, id string) (caller, target rights, err error) {
 // ofCaller says whether a key is the caller's own or lies below it.
 func (r rights) ofCaller(caller rights) bool { return slices.Contains(r.chain, caller.key.id) }
 
+// maySee finds a key about which the caller may ask what it can do: itself, and with keys:read what is below it, or any key when the
+// caller is not for certain cues.
+func (r *reader) maySee(c *Caller, id string) (keyRow, error) {
+	if id == c.KeyID() {
+		return findKey(r.tx, c, id)
+	}
+	need := ruling{}
+	if !c.Holds("keys:read") {
+		need.lacks = bit("keys:read")
+	}
+	for k := range c.grant.key.chain() {
+		if rules := k.rules.Load(); rules != nil && rules.Cues != nil {
+			need.obstacles = append(need.obstacles, obstacle{by: k, kind: "cues", whole: true, message: "This key may be used only for certain cues, so it may not see what other keys can do."})
+		}
+	}
+	if need.lacks != 0 {
+		return keyRow{}, c.refuse(need)
+	}
+	row, err := findKey(r.tx, c, id)
+	if err != nil && len(need.obstacles) > 0 { // which keys there are is nothing for a key that is for certain cues
+		return row, c.refuse(need)
+	}
+	if err != nil {
+		return row, err
+	}
+	target, err := r.rights(row)
+	if err != nil || slices.Contains(target.chain, c.KeyID()) {
+		return row, err
+	}
+	return row, c.refuse(need)
+}
+
 // mayNarrow finds a key that the caller may narrow or end: itself and what is below it, or any key when the caller has no restrictions.
 func (r *reader) mayNarrow(c *Caller, id string) (keyRow, error) {
 	caller, target, err := r.both(c, id)

@@ -17,6 +17,7 @@ type ruling struct {
 	lacks     permSet    // permissions that are missing
 	obstacles []obstacle // restrictions that are not met
 	itself    bool       // only about the key itself
+	about     string     // only about these keys or members; "" for all
 	open      []string   // kinds of restrictions that bound what passes
 }
 
@@ -67,9 +68,11 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 	r.members = o.Members && g.key.kind != personal
 	r.lacks, r.itself = g.lacks(o.Needs, c != nil && c.other)
 	if g.handed {
-		r.handed = o.Hands || o.Shows && c != nil && c.other
-		r.itself = r.itself || o.Shows
+		shows := o.Reach == op.ReachSecret
+		r.handed = o.Hands || shows && c != nil && c.other
+		r.itself = r.itself || shows
 	}
+	r.about = g.reaches(o.Reach)
 	if o.Hands && (g.key.kind == personal || !o.Below) {
 		if r.obstacles = g.key.restricted(o.May, c); len(r.obstacles) > 0 {
 			return r // nothing less than dropping them helps
@@ -84,6 +87,32 @@ func (g grant) rule(o *op.Operation, c *circumstances) (r ruling) {
 		}
 	}
 	return r
+}
+
+// reaches says in words about which keys or members an operation may be, when not about all. The operation, which knows its object,
+// judges by the same rules: see both.
+func (g grant) reaches(reach op.Reach) string {
+	restricted, cues := false, false
+	for k := range g.key.chain() {
+		if r := k.rules.Load(); !r.empty() {
+			restricted, cues = true, cues || r.Cues != nil
+		}
+	}
+	switch full := g.perms == allPerms; {
+	case reach == op.ReachView && cues, reach == op.ReachBelow && restricted, reach == op.ReachSecret && (restricted || g.key.kind != personal):
+		return "itself and the keys that it made"
+	case reach == op.ReachSecret && full:
+		return "its member's keys and integration keys"
+	case reach == op.ReachSecret:
+		return "its member's keys and integration keys that hold nothing which it lacks"
+	case reach == op.ReachGive && full:
+		return "other keys"
+	case reach == op.ReachGive:
+		return "other keys that hold nothing which it lacks"
+	case reach == op.ReachRole && !full:
+		return "members whose role holds nothing which it lacks"
+	}
+	return ""
 }
 
 // lacks is what a grant lacks to meet a need. What it may do only to itself it lacks nothing for: the operation, which knows its

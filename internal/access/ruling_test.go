@@ -56,7 +56,8 @@ func TestRulingAndAccessAgree(t *testing.T) {
 					}
 					bounded := r != nil && (o.Narrow != op.Always || kind != "cues") && o.Needs != op.Public
 					_, itself := (grant{perms: mustHold(right)}).lacks(o.Needs, false)
-					if answer != No && (answer == Only) != (bounded || itself || o.Shows) {
+					far := o.Reach == op.ReachSecret || o.Reach == op.ReachBelow && r != nil || o.Reach == op.ReachView && kind == "cues" || o.Reach == op.ReachRole && mustHold(right) != allPerms
+					if answer != No && (answer == Only) != (bounded || itself || far) {
 						t.Fatalf("%s, %s, %s: access says %s", o.Name, right, kind, answer)
 					}
 					cells++
@@ -309,7 +310,10 @@ func TestAccessAnswers(t *testing.T) {
 			}
 		}
 		w.refused(InsufficientScope, child, "key.access", in{"id": parentID})
-		w.refused(KeyRestricted, parent, "key.access", in{"id": childID})
+		w.must(parent, "key.access", in{"id": childID})
+		_, other := w.key("worker")
+		w.refused(KeyRestricted, parent, "key.access", in{"id": other})
+		w.refused(KeyRestricted, parent, "key.access", in{"id": "key_000000000000"})
 
 		w.must(w.admin, "key.revoke", in{"id": parentID})
 		out = w.must(w.admin, "key.access", in{"id": childID})

@@ -35,6 +35,18 @@ const (
 	Always                    // everything: the operation is about the caller itself
 )
 
+// Reach says about which keys or members beside the caller an operation may be. What it leaves out depends on the caller.
+type Reach int
+
+const (
+	ReachAll    Reach = iota
+	ReachBelow        // for a restricted key: only itself and the keys that it made
+	ReachView         // the same, for a key that is for certain cues
+	ReachSecret       // it shows a secret: the same, for every integration key; for members no other member's personal keys, and none that hold more
+	ReachGive         // it gives a key more: not itself, and none that hold more
+	ReachRole         // it sets a role: none that hold more
+)
+
 // Spec is everything that is declared about an operation. Name, Route, Needs, Effect, May and Doc are required.
 type Spec struct {
 	Name    string   // noun.verb, a promise: "key.revoke"
@@ -46,12 +58,12 @@ type Spec struct {
 	Doc     string // first line: summary, "Revoke an API key"; the rest: description
 
 	Narrow     Narrowing
-	Idempotent bool   // repeating the call has no further effect
-	Unaudited  bool   // leaves no row in the audit log although it is not Read
-	Members    bool   // only for members, with a personal key
-	Hands      bool   // hands out what the caller's restrictions do not bind: only for keys without any
-	Below      bool   // what an integration key hands out lies below it, so that Hands concerns personal keys only
-	Shows      bool   // shows a secret: to an integration key only its own and those of the keys below it
+	Idempotent bool // repeating the call has no further effect
+	Unaudited  bool // leaves no row in the audit log although it is not Read
+	Members    bool // only for members, with a personal key
+	Hands      bool // hands out what the caller's restrictions do not bind: only for keys without any
+	Below      bool // what an integration key hands out lies below it, so that Hands concerns personal keys only
+	Reach      Reach
 	Secretive  bool   // its input must not be sent back or kept, not even to whoever sent it
 	Open       bool   // unknown fields of the body are ignored; otherwise each is a violation
 	Confirm    bool   // wants the header X-Confirm-Destructive: true (CueAPI wire contract 1.14)
