@@ -93,7 +93,8 @@ func (r *rules) and(other *rules) *rules {
 	return &out
 }
 
-// inBoth is what two lists allow together; nil is no list, and allows everything. The order is that of the first.
+// inBoth is what two lists allow together; nil is no list, and allows everything. The order is that of the first, of which an entry that
+// the second allows whole stays as it is, so that the same list once more changes nothing.
 func inBoth(a, b []string, both func(a, b string) string) []string {
 	switch {
 	case a == nil:
@@ -103,8 +104,17 @@ func inBoth(a, b []string, both func(a, b string) string) []string {
 	}
 	out := []string{}
 	for _, x := range a {
+		parts := []string{}
 		for _, y := range b {
-			if s := both(x, y); s != "" && !slices.Contains(out, s) {
+			s := both(x, y)
+			if s == x {
+				parts = []string{x}
+				break
+			}
+			parts = append(parts, s)
+		}
+		for _, s := range parts {
+			if s != "" && !slices.Contains(out, s) {
 				out = append(out, s)
 			}
 		}
