@@ -40,6 +40,7 @@ type Words struct {
 	Permission string   `json:"permission"`
 	Words      string   `json:"words"`
 	Scopes     []string `json:"scopes" doc:"scopes that hold it, smallest first"`
+	Because    string   `json:"because" doc:"why the key cannot, although it holds the permission; else empty"`
 }
 
 // Answer is what a key can and cannot do, computed by the function that decides every call.
@@ -97,16 +98,19 @@ func (a *Access) tell(g grant, o *op.Operation, r ruling, ended bool) Verdict {
 // explain is the whole answer for a grant.
 func (a *Access) explain(tx *db.Tx, g grant, why standing) (Answer, error) {
 	out := Answer{Status: statusOf(why), Can: []Words{}, Cannot: []Words{}, Only: []OnlyFor{}, NoKeyCan: noKeyCan, Operations: []Verdict{}}
+	for _, o := range a.ops {
+		out.Operations = append(out.Operations, a.verdict(g, o, !why.passes()))
+	}
 	for _, p := range permissions {
-		w := Words{p.name, p.words, scopesHolding(bit(p.name))}
+		w := Words{p.name, p.words, scopesHolding(bit(p.name)), ""}
 		if g.perms.has(p.name) {
+			w.Because = a.useless(p.name, out.Operations)
+		}
+		if g.perms.has(p.name) && w.Because == "" {
 			out.Can = append(out.Can, w)
 		} else {
 			out.Cannot = append(out.Cannot, w)
 		}
-	}
-	for _, o := range a.ops {
-		out.Operations = append(out.Operations, a.verdict(g, o, !why.passes()))
 	}
 	for k := range g.key.chain() {
 		r := k.rules.Load()
@@ -119,6 +123,21 @@ func (a *Access) explain(tx *db.Tx, g grant, why standing) (Answer, error) {
 		}
 	}
 	return out, nil
+}
+
+// useless says why a permission lets a key that holds it do nothing: each operation that needs it is refused for something else. "" when
+// one is not, or none needs it.
+func (a *Access) useless(permission string, verdicts []Verdict) (because string) {
+	for i, o := range a.ops {
+		if own, _ := o.Needs.Self(); o.Needs.Permission() != permission && own != permission {
+			continue
+		}
+		if verdicts[i].Answer != No {
+			return ""
+		}
+		because = verdicts[i].Because
+	}
+	return because
 }
 
 // onlyFor tells one restriction of a key or of one above it.

@@ -48,7 +48,7 @@ func (a *Access) ask(tx *db.Tx, c *Caller, q question, at string, g grant, why s
 }
 
 // unseen is what keeps a key from a cue that an operation would be about. A cue must be there, unless the operation would make it; but a
-// caller that is itself for certain cues is told of others only that they are outside.
+// caller that may not read cues is not told whether it is, and one that is itself for certain cues only that others are outside.
 func (a *Access) unseen(tx *db.Tx, c *Caller, g grant, cue op.Opt[string], at string, o *op.Operation) ([]obstacle, error) {
 	if !cue.Set {
 		return nil, nil
@@ -63,7 +63,7 @@ func (a *Access) unseen(tx *db.Tx, c *Caller, g grant, cue op.Opt[string], at st
 	}
 	brought, _ := Redact(cue.Val)
 	out := g.key.blindTo(id, name, brought, "")
-	if makes := o.Verb() == "create"; !found && !makes && (len(out) == 0 || c.CueFilter() == nil) {
+	if makes := o.Verb() == "create"; !found && !makes && c.Holds("cues:read") && (len(out) == 0 || c.CueFilter() == nil) {
 		return nil, noSuchCue(at, cue.Val)
 	}
 	if o.Narrow != op.ByObject { // it is about no cue

@@ -2,8 +2,11 @@ package access
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
+
+	"unstuck/internal/op"
 )
 
 // TestQuestion asks about one operation, one cue and one address, and gets the answer that the call would get.
@@ -80,6 +83,22 @@ func TestQuestion(t *testing.T) {
 }
 
 // TestQuestionAgreesWithTheCall holds the answer about a cue and an address against what the call itself comes to.
+// A caller that may not read cues learns nothing of which there are.
+func TestQuestionTellsNoCues(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.toys.put(w.workspace(), "cue_000000000001", "weekly-report")
+		blind, id := w.key("worker")
+		for _, o := range []string{"cue.get", "cue.fire", "execution.claim"} {
+			there := w.must(blind, "key.access", in{"id": id, "operation": o, "cue": "weekly-report"})["asked"]
+			gone := w.must(blind, "key.access", in{"id": id, "operation": o, "cue": "monthly-report"})["asked"]
+			if !reflect.DeepEqual(there, gone) {
+				t.Errorf("%s: %v of a cue that is there, %v of one that is not", o, there, gone)
+			}
+		}
+		w.refused(op.ValidationError, w.admin, "key.access", in{"id": id, "operation": "cue.fire", "cue": "monthly-report"})
+	})
+}
+
 func TestQuestionAgreesWithTheCall(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		cues := map[string]string{"cue_000000000001": "report", "cue_000000000002": "nightly"}

@@ -141,6 +141,9 @@ func (c *Caller) refuse(r ruling) error {
 	x.Missing, x.Scopes = r.lacks.names(), scopesHolding(r.lacks)
 	x.Mend = mend(x)
 	e := InsufficientScope.Msg("This key may not %s.", c.call.May)
+	if m := c.grant.key.member.Load(); c.grant.key.kind == personal && !m.perms.holds(r.lacks) { // whatever key the member makes
+		e = InsufficientScope.Msg("Your role here is %s, which may not %s.", m.role, c.call.May)
+	}
 	e.Extra = x
 	e.Header = http.Header{"Www-Authenticate": {challenge("insufficient_scope", strings.Join(x.Missing, " "), e.Message)}}
 	return e
@@ -180,9 +183,21 @@ func (k *key) grantFor(r ruling) Grant {
 	return g
 }
 
+// opened says what restrictions of these kinds keep shut.
+func opened(kinds []string) string {
+	what := map[string]string{
+		"cues": "all cues", "ips": "all addresses", "via": "all ways in", "not_before": "all times", "rate_per_minute": "all rates", "worker_ids": "all worker ids",
+	}
+	out := make([]string, len(kinds))
+	for i, kind := range kinds {
+		out[i] = what[kind]
+	}
+	return strings.Join(out, " and ")
+}
+
 // mend says in one sentence who has to do what.
 func mend(x *refusal) string {
-	var steps []string
+	who, steps := "Somebody who manages keys", []string{}
 	for _, g := range x.Grants {
 		whom := "this key"
 		if g.Key != x.Key.ID {
@@ -197,13 +212,13 @@ func mend(x *refusal) string {
 			}
 		}
 		if len(g.DropRestrictions) > 0 {
-			steps = append(steps, "drop the restriction "+strings.Join(g.DropRestrictions, ", ")+" of "+whom)
+			steps = append(steps, "drop the restriction "+strings.Join(g.DropRestrictions, ", ")+" of "+whom+", which opens "+opened(g.DropRestrictions)+" to it")
 		}
 		if g.Role != "" {
-			steps = append(steps, "make its member "+g.Role)
+			who, steps = "An admin", append(steps, "make you "+g.Role)
 		}
 	}
-	text := "Somebody who manages keys can " + strings.Join(steps, ", and ")
+	text := who + " can " + strings.Join(steps, ", and ")
 	if len(steps) == 1 && len(x.Scopes) > 0 && slices.Equal(x.Grants[0].AddPermissions, x.Missing) {
 		text += ", or give you one with scope " + x.Scopes[0]
 	}

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,11 +21,8 @@ type accessView struct {
 	Can       []struct {
 		Permission, Words string
 	} `json:"can"`
-	Cannot []struct {
-		Permission, Words string
-		Scopes            []string
-	} `json:"cannot"`
-	Only []struct {
+	Cannot []cannotView `json:"cannot"`
+	Only   []struct {
 		Restriction string
 		Values      json.RawMessage
 		KeyID       string `json:"key_id"`
@@ -32,6 +31,12 @@ type accessView struct {
 	NoKeyCan   []string      `json:"no_key_can"`
 	Operations []verdictView `json:"operations"`
 	Asked      *verdictView  `json:"asked"`
+}
+
+// cannotView is a permission that a key lacks, or that is of no use to it because of something else.
+type cannotView struct {
+	Permission, Words, Because string
+	Scopes                     []string
 }
 
 // verdictView is what becomes of one operation.
@@ -157,10 +162,15 @@ func (f *accessFlags) one(r *run, a *answer) error {
 	switch {
 	case v.Asked.Answer == "no":
 		text, exit = "No: it cannot %s: "+v.Asked.Because+".", exitWith(exitRefused)
-	case len(v.Asked.Within) > 0:
-		text = "Yes, but only within its restrictions (" + strings.Join(dropWords(v.Asked.Within), ", ") + "): it can %s."
 	case v.Asked.Answer == "only":
-		text = "Yes, but only " + v.Asked.Because + ": it can %s."
+		because, within := v.Asked.Because, strings.Join(dropWords(v.Asked.Within), ", ")
+		switch about := strings.HasPrefix(because, "about "); {
+		case within != "" && about:
+			because += " and within its restrictions (" + within + ")"
+		case within != "":
+			because = "within its restrictions (" + within + ")"
+		}
+		text = "Yes, but only " + because + ": it can %s."
 	}
 	if r.door.flags.json {
 		return firstErr(r.raw(a), func() error { return exit })
@@ -268,6 +278,7 @@ func (f *accessFlags) showCannot(r *run, v accessView) {
 	if len(v.Cannot) == 0 {
 		return
 	}
+	slices.SortStableFunc(v.Cannot, func(a, b cannotView) int { return cmp.Compare(b.Because, a.Because) }) // what surprises comes first
 	t := newTable("It cannot", "would need", "smallest scope")
 	for i, c := range v.Cannot {
 		if i == shownCannot && !f.all {
@@ -276,6 +287,10 @@ func (f *accessFlags) showCannot(r *run, v accessView) {
 		smallest := "none"
 		if len(c.Scopes) > 0 {
 			smallest = c.Scopes[0]
+		}
+		if c.Because != "" { // it holds the permission
+			t.add("  "+c.Words, c.Because)
+			continue
 		}
 		t.add("  "+c.Words, c.Permission, smallest)
 	}

@@ -210,7 +210,11 @@ func (g grant) words(k *keyBrief) string {
 	for _, kind := range g.DropRestrictions {
 		cmd += " --drop " + restrictionFlag(kind)
 	}
-	return "somebody who manages keys runs: " + cmd
+	who := "somebody who manages keys runs"
+	if len(g.DropRestrictions) > 0 {
+		who += ", if the key may do without the restriction for everything"
+	}
+	return who + ": " + cmd
 }
 
 // inOurWords replaces what a message says to callers of the API by what does the same here.
