@@ -16,9 +16,9 @@ import (
 var mayHoldKeys = []string{
 	"cue.create body.callback.headers.K", "cue.update body.callback.headers.K", "key.verify body.key",
 	"execution.report body.result", "execution.report body.error", "execution.report body.metadata", "execution.report body.external_id", "execution.report body.result_url",
-	"execution.report body.result_ref", "execution.report body.result_type", "execution.report body.summary", "execution.report body.artifacts.0",
+	"execution.report body.result_ref", "execution.report body.result_type", "execution.report body.summary", "execution.report body.artifacts.0", "execution.report body.assertions",
 	"execution.add_evidence body.external_id", "execution.add_evidence body.result_url", "execution.add_evidence body.result_ref", "execution.add_evidence body.result_type",
-	"execution.add_evidence body.summary", "execution.add_evidence body.artifacts.0", "execution.add_evidence body.metadata",
+	"execution.add_evidence body.summary", "execution.add_evidence body.artifacts.0", "execution.add_evidence body.metadata", "execution.add_evidence body.assertions",
 }
 
 // misplaced is an input with a text in one place of it.
