@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -206,13 +207,24 @@ func (r *reader) mayChange(c *Caller, m memberRow, role string) error {
 // lack what makes an admin.
 func (c *Caller) mayGrant(caller rights, granted ...string) error {
 	var need permSet
+	highest := granted[0]
 	for _, role := range granted {
 		need |= rolePerms(role)
 		if role == RoleManager {
 			need |= bit("workspace:write")
 		}
+		if rolePerms(role).holds(rolePerms(highest)) {
+			highest = role
+		}
 	}
-	return c.wants(caller, need, "change who is a member")
+	err := c.wants(caller, need, "change who is a member")
+	if e := (*op.Error)(nil); errors.As(err, &e) && e.Code.Name == InsufficientScope.Name {
+		e.Message = fmt.Sprintf("Nobody gives or takes the role %s who does not hold all that it holds.", highest)
+		if role := c.grant.key.member.Load().role; c.grant.key.kind == personal {
+			e.Message = fmt.Sprintf("Your role here is %s, which gives and takes no role that holds what it lacks, such as %s.", role, highest)
+		}
+	}
+	return err
 }
 
 // personIn finds a member by e-mail address, or one who left and was nowhere else, or notes a new person. Whoever adds somebody is shown
