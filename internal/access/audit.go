@@ -123,7 +123,7 @@ func readHead(tx *db.Tx, workspace string) (auditHead, error) {
 
 // auditList is the input of audit.list.
 type auditList struct {
-	Key       op.Opt[string]  `json:"key" doc:"only what this key did: id"`
+	Key       op.Opt[string]  `json:"key" doc:"only what this key did: id, or self"`
 	Operation op.Opt[string]  `json:"operation" doc:"only this operation"`
 	Object    op.Opt[string]  `json:"object_id" doc:"only what happened to this object: id"`
 	Since     op.Opt[op.Time] `json:"since" doc:"only from this moment on"`
@@ -145,8 +145,13 @@ func (a *Access) listAudit(ctx context.Context, in auditList) (out AuditPage, er
 	if in.Key.Set {
 		query = sqlAuditPageOfKey
 	}
-	args := []any{From(ctx).Workspace(), in.Before.Or(math.MaxInt64), in.Key.Val, in.Operation.Val, in.Object.Val, int64(in.Since.Or(math.MinInt64)), in.Limit + 1}
-	err = a.DB.View(ctx, func(tx *db.Tx) error {
+	err = a.DB.View(ctx, func(tx *db.Tx) (err error) {
+		if in.Key.Set {
+			if in.Key.Val, err = From(ctx).KeyInFilter(tx, "key", in.Key.Val); err != nil {
+				return err
+			}
+		}
+		args := []any{From(ctx).Workspace(), in.Before.Or(math.MaxInt64), in.Key.Val, in.Operation.Val, in.Object.Val, int64(in.Since.Or(math.MinInt64)), in.Limit + 1}
 		out = AuditPage{Rows: []AuditRow{}}
 		return each(tx, query, args, func(r *sql.Rows) error {
 			var body string

@@ -95,6 +95,10 @@ func TestListAudit(t *testing.T) {
 		if len(since["audit"].([]any)) != 1 || len(object["audit"].([]any)) != 1 {
 			t.Errorf("%v %v", since, object)
 		}
+		if mine := w.must(w.admin, "audit.list", in{"key": "self"})["audit"].([]any); len(mine) != 1 {
+			t.Errorf("%v", mine)
+		}
+		w.invalid("query.key", w.admin, "audit.list", in{"key": "key_000000000000"})
 	})
 }
 

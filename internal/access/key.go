@@ -238,7 +238,7 @@ type keyList struct {
 	Scope  op.Opt[string] `json:"scope" doc:"only keys of this scope"`
 	Kind   op.Opt[string] `json:"kind" enum:"personal|integration" doc:"only keys of this kind"`
 	MadeBy op.Opt[string] `json:"made_by" doc:"only keys of this member: id or e-mail"`
-	Parent op.Opt[string] `json:"parent_id" doc:"only children of this key"`
+	Parent op.Opt[string] `json:"parent_id" doc:"only children of this key: id, or self"`
 	Stale  bool           `json:"stale" default:"false" doc:"only keys that were not used for 90 days"`
 	Limit  int64          `json:"limit" min:"1" max:"1000" default:"100" doc:"keys a page"`
 	Cursor op.Opt[string] `json:"cursor" doc:"next of the page before"`
@@ -255,10 +255,32 @@ const lookMost = 5000
 
 func (a *Access) listKeys(ctx context.Context, in keyList) (page KeyPage, err error) {
 	err = a.DB.View(ctx, func(tx *db.Tx) error {
+		if err := in.check(tx, From(ctx)); err != nil {
+			return err
+		}
 		page, err = in.page(a.reader(tx), From(ctx).Workspace())
 		return err
 	})
 	return page, err
+}
+
+// check refuses a filter by a scope, a parent or the id of a member that is not there. An address is not checked: who may see keys may
+// not always ask who is a member.
+func (in *keyList) check(tx *db.Tx, c *Caller) (err error) {
+	if names := append(scopeNames(), custom); in.Scope.Set && !slices.Contains(names, in.Scope.Val) {
+		return op.Invalid("query.scope", "Input should be %s", oneOf(names))
+	}
+	if in.MadeBy.Set && strings.HasPrefix(in.MadeBy.Val, userPrefix) {
+		if _, err := readMember(tx, c.Workspace(), in.MadeBy.Val); isNone(err) { // who left has a row, too
+			return op.Invalid("query.made_by", "There is no member %s in this workspace", op.Quote(in.MadeBy.Val))
+		} else if err != nil {
+			return err
+		}
+	}
+	if in.Parent.Set {
+		in.Parent.Val, err = c.KeyInFilter(tx, "parent_id", in.Parent.Val)
+	}
+	return err
 }
 
 // page reads some rows at a time until the page is full, or enough was looked at: what a filter asks about is known only when a key is

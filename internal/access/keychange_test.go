@@ -223,6 +223,9 @@ func TestListKeys(t *testing.T) {
 			}
 		}
 		w.invalid("query.cursor", w.admin, "key.list", in{"cursor": "key_000000000000"})
+		w.invalid("query.parent_id", w.admin, "key.list", in{"parent_id": "key_000000000000"})
+		w.invalid("query.made_by", w.admin, "key.list", in{"made_by": "usr_000000000000"})
+		w.invalid("query.scope", w.admin, "key.list", in{"scope": "write-cue"})
 		w.clock.advance(89 * 24 * time.Hour)
 		if got := list(in{"stale": true}); got != nil {
 			t.Errorf("stale after 89 days: %v", got)

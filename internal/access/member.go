@@ -240,7 +240,7 @@ func (a *Access) personIn(tx *db.Tx, workspace, email string) (person, error) {
 
 // newPerson notes a person; signedUp says that somebody came with the address by sign-up.
 func (a *Access) newPerson(tx *db.Tx, email string, signedUp bool) (person, error) {
-	p := person{newID("usr_"), email, op.Time(a.now())}
+	p := person{newID(userPrefix), email, op.Time(a.now())}
 	up := 0
 	if signedUp {
 		up = 1

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"unstuck/internal/db"
+	"unstuck/internal/op"
 )
 
 // rights is what a transaction itself finds out about a key: what it may do along its chain, read from the rows and not from memory.
@@ -162,6 +163,18 @@ func findKey(tx *db.Tx, c *Caller, id string) (keyRow, error) {
 		return row, KeyNotFound.Msg("There is no key %s in this workspace.", id)
 	}
 	return row, err
+}
+
+// KeyInFilter is the id of the key that a list is filtered by, with the caller's own for "self", whatever became of that key. An id that
+// no key of the workspace has is refused: whoever mistyped it would take an empty list for "nothing happened".
+func (c *Caller) KeyInFilter(tx *db.Tx, field, id string) (string, error) {
+	id = c.idOf(id)
+	if _, err := readKey(tx, c.Workspace(), id); isNone(err) {
+		return "", op.Invalid("query."+field, "There is no key %s in this workspace", op.Quote(id))
+	} else if err != nil {
+		return "", err
+	}
+	return id, nil
 }
 
 // both are the rights of the caller and of the key that a call is about.

@@ -120,6 +120,8 @@ func personByID(tx *db.Tx, id string) (person, error) {
 	return p, p.scan(tx.Row(sqlUserByID, id))
 }
 
+const userPrefix = "usr_"
+
 // memberRow is a membership. Its row outlives it, with role "".
 type memberRow struct {
 	workspace, user, role string

@@ -24,6 +24,7 @@ type run struct {
 	typed map[string]string // what named an object, by field
 	near  map[string]string // what was most likely meant by a name that nothing has, by field
 	ownID string            // of the login's key, when a rotation may change its secret
+	below int               // how many working keys stop with one that is revoked
 }
 
 // nounOf and verbOf are the command of an operation.

@@ -26,7 +26,7 @@ func executionWordings() map[string]wording {
 		"execution.report": {flags: worker, own: ownReport, ready: (*run).addLeaseToken, done: forgetLease, show: showReported,
 			like: []string{"executions report 5f0c1b9e --success --summary 'said hello' --result-url https://example.com/hello.txt", "executions report 5f0c1b9e --failure 'the vendor is down'"}},
 		"execution.add_evidence":   {flags: worker, show: showEvidenceAdded},
-		"execution.list":           {flags: map[string]string{"cue_id": "cue", "chain_id": "chain", "status__in": hiddenFlag, "offset": hiddenFlag}, refs: map[string]object{"cue_id": aCue, "key": aKey, "worker_id": aWorker}, show: showExecutions},
+		"execution.list":           {flags: map[string]string{"cue_id": "cue", "chain_id": "chain", "status__in": hiddenFlag, "offset": hiddenFlag}, refs: map[string]object{"cue_id": aCue, "key": aKey, "worker_id": aWorker, "chain_id": anExec}, show: showExecutions},
 		"execution.get":            {show: showExecution},
 		"execution.check_evidence": {show: showEvidenceChecked},
 		"execution.verify":         {own: ownVerify, flags: map[string]string{"valid": hiddenFlag}, show: showVerified, like: []string{"executions verify 5f0c1b9e", "executions verify 5f0c1b9e --reject --reason 'the link is dead'"}},
@@ -34,7 +34,7 @@ func executionWordings() map[string]wording {
 		"execution.replay":         {show: showReplayed},
 		"worker.list":              {show: showWorkers},
 		"worker.heartbeat":         {args: []string{"worker_id"}},
-		"worker.delete":            {show: func(r *run, _ *answer) error { r.print("Deleted worker %s.", r.in["worker_id"]); return nil }},
+		"worker.delete":            {refs: map[string]object{"worker_id": aWorker}, show: func(r *run, _ *answer) error { r.print("Deleted worker %s.", r.in["worker_id"]); return nil }},
 	}
 }
 

@@ -1,23 +1,15 @@
 package cli
 
-import (
-	"errors"
-	"strings"
-)
+import "strings"
 
 // warnNoCues says which cues of a restriction are not there. It is no mistake: a cue may come later (KEYS 4).
 func (r *run) warnNoCues(cues []string) {
 	for _, text := range cues {
-		if strings.Contains(text, "*") {
+		if strings.Contains(text, "*") || cueIDForm.MatchString(text) { // an id of no cue is refused
 			continue
 		}
 		m, err := r.find(r.ctx, aCue, text)
-		if err == nil && !m.missing && cueIDForm.MatchString(text) {
-			_, err = get[cueView](r.ctx, r.door, "cue.get", inputs{"id": text})
-			var no *refusal
-			m.missing = errors.As(err, &no) && no.Status == 404
-		}
-		if !m.missing && !m.begins {
+		if err != nil || !m.missing && !m.begins {
 			continue
 		}
 		near := ""
@@ -28,21 +20,27 @@ func (r *run) warnNoCues(cues []string) {
 	}
 }
 
-// stoppedWith counts the keys under a revoked one that had not been revoked before; 0 when this key may not look.
-func (r *run) stoppedWith(k *keyView) int {
-	if c, err := r.client(); err != nil || lastEight(c.key) == k.lastEight() { // it ended itself: it can ask nothing any more
-		return 0
+// countBelow counts the keys that still work under the one that is to be revoked, before it is: a key that ends itself can ask nothing
+// afterwards. It is 0 when this key may not look.
+func (r *run) countBelow() {
+	id := text(r.in["id"])
+	if id == itself {
+		self, _ := get[keyView](r.ctx, r.door, "key.self", nil)
+		id = self.ID
 	}
 	all, _ := r.allKeys(r.ctx, inputs{})
 	var below func(id string) int
 	below = func(id string) (n int) {
 		for _, child := range all {
-			if child.ParentID == nil || *child.ParentID != id || child.RevokedAt != nil {
+			if child.ParentID == nil || *child.ParentID != id {
 				continue
 			}
-			n += 1 + below(child.ID)
+			n += below(child.ID)
+			if child.Status == "active" || child.Status == "pending" {
+				n++
+			}
 		}
 		return n
 	}
-	return below(k.ID)
+	r.below = below(id)
 }

@@ -44,7 +44,7 @@ func keyWordings() map[string]wording {
 		},
 		"key.rotate": {own: ownRotate, done: keepLogin, show: showRotated, flags: ends,
 			like: []string{`keys rotate "report worker"`, `keys rotate "report worker" --watch`, "keys rotate e81f4c2a --reason leaked", "keys rotate e81f4c2a --finish"}},
-		"key.revoke":          {own: ownRevoke, ask: askRevoke, show: showRevoked, like: []string{`keys revoke "laptop agent"`, "keys revoke c0ffee12 --reason leaked --yes", "keys revoke self"}},
+		"key.revoke":          {own: ownRevoke, ready: (*run).countBelow, ask: askRevoke, show: showRevoked, like: []string{`keys revoke "laptop agent"`, "keys revoke c0ffee12 --reason leaked --yes", "keys revoke self"}},
 		"key.access":          accessWording(),
 		"key.preview":         previewWording(),
 		"key.activity":        {show: showActivity},
@@ -440,9 +440,8 @@ func askRevoke(r *run) (string, error) {
 	if self, err := get[keyView](r.ctx, r.door, "key.self", nil); err == nil && self.ID == id {
 		text += " It is the key that you are using now."
 	}
-	children, err := get[keyPage](r.ctx, r.door, "key.list", inputs{"parent_id": id})
-	if n := len(children.Keys); err == nil && n > 0 {
-		text += " " + plural(n, "child key stops as well.", "child keys stop as well.")
+	if r.below > 0 {
+		text += " " + plural(r.below, "child key stops as well.", "child keys stop as well.")
 	}
 	return text, nil
 }
@@ -463,8 +462,8 @@ func showRevoked(r *run, a *answer) error {
 	if k.RevokedAt != nil {
 		at = *k.RevokedAt
 	}
-	if n := r.stoppedWith(&k); n > 0 {
-		use += " " + plural(n, "child key stopped with it.", "child keys stopped with it.")
+	if r.below > 0 {
+		use += " " + plural(r.below, "child key stopped with it.", "child keys stopped with it.")
 	}
 	r.print("Revoked %s  %s at %s UTC, for good. %s", k.Name, k.Redacted, r.clock(at), use)
 	r.caution(k.Warning)

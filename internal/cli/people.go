@@ -305,11 +305,15 @@ func showAudit(r *run, a *answer) error {
 		return err
 	}
 	if len(page.Audit) == 0 {
+		if name := text(r.in["operation"]); name != "" && r.set.Lookup(name) == nil {
+			return r.noSuchOperation(name)
+		}
 		r.print("No rows of the audit log.")
 		return nil
 	}
 	self, _ := get[keyView](r.ctx, r.door, "key.self", nil) // without it nobody is called "you"
 	people := r.people(page.Audit, self.ID)
+	tellApart(page.Audit)
 	t := newTable("TIME", "WHO", "DID", "OBJECT", "RESULT")
 	for _, row := range page.Audit {
 		t.add(r.clock(row.At), row.who(self.ID, people), row.did(), row.object(), row.result())
@@ -321,7 +325,43 @@ func showAudit(r *run, a *answer) error {
 	return nil
 }
 
-// people are the addresses of the members behind personal keys, by id; empty when they are not needed, or this key may not look.
+// noSuchOperation refuses a filter by an operation that is not there and left no rows either.
+func (r *run) noSuchOperation(name string) error {
+	var names []string
+	for _, o := range r.set.All() {
+		names = append(names, o.Name)
+	}
+	near := nearest(name, names)
+	if near != "" {
+		near = "\n\n  near      " + near
+	}
+	return usage("There is no operation %q. Write it like cue.delete; unstuck keys access --all lists them.%s", name, near)
+}
+
+// tellApart adds the digits of the key to its name in rows where several keys have that name; of personal keys, several of one person.
+func tellApart(rows []auditRow) {
+	type naming struct{ name, member string }
+	namingOf := func(row auditRow) naming {
+		if row.Who.Kind == "personal" {
+			return naming{row.Who.KeyName, row.Who.Member}
+		}
+		return naming{row.Who.KeyName, ""}
+	}
+	first, several := map[naming]string{}, map[naming]bool{}
+	for _, row := range rows {
+		n := namingOf(row)
+		first[n] = firstOf(first[n], row.Who.KeyID)
+		several[n] = several[n] || first[n] != row.Who.KeyID
+	}
+	for i := range rows {
+		if several[namingOf(rows[i])] {
+			rows[i].Who.KeyName += " …_" + lastEight(rows[i].Who.Redacted)
+		}
+	}
+}
+
+// people are the addresses of the members behind personal keys, by id, also of those who left; empty when they are not needed, or this
+// key may not look.
 func (r *run) people(rows []auditRow, self string) map[string]string {
 	out := map[string]string{}
 	if !slices.ContainsFunc(rows, func(row auditRow) bool { return row.Who.Kind == "personal" && row.Who.KeyID != self }) {
@@ -330,6 +370,13 @@ func (r *run) people(rows []auditRow, self string) map[string]string {
 	page, _ := get[memberPage](r.ctx, r.door, "member.list", nil)
 	for _, m := range page.Members {
 		out[m.ID] = m.Email
+	}
+	if !slices.ContainsFunc(rows, func(row auditRow) bool { return row.Who.Kind == "personal" && out[row.Who.Member] == "" }) {
+		return out
+	}
+	keys, _ := r.allKeys(r.ctx, inputs{}) // which stay when their member leaves
+	for _, k := range keys {
+		out[k.Member.ID] = k.Member.Name
 	}
 	return out
 }

@@ -256,7 +256,11 @@ func (d *door) tellEnded(keys []keyView, id, digits string) {
 	if i < 0 || !slices.ContainsFunc(keys[i].EndedSecrets, func(s string) bool { return lastEight(s) == digits }) {
 		return
 	}
-	d.say("The secret …_%s of %s has ended; the one in use is %s.", digits, keys[i].Name, keys[i].Redacted)
+	now := "the one in use is " + keys[i].Redacted
+	if keys[i].Status == "revoked" {
+		now = "the key was revoked"
+	}
+	d.say("The secret …_%s of %s has ended; %s.", digits, keys[i].Name, now)
 }
 
 // rank compares a text with what names a key.

@@ -202,7 +202,7 @@ type executionListInput struct {
 	ResultType   op.Opt[string] `json:"result_type"`
 	TriggeredBy  op.Opt[string] `json:"triggered_by" enum:"scheduled|manual_fire|chain|replay"`
 	ChainID      op.Opt[string] `json:"chain_id" doc:"only of this chain: id of its first execution"`
-	Key          op.Opt[string] `json:"key" doc:"only those fired, claimed or reported by this key; its id"`
+	Key          op.Opt[string] `json:"key" doc:"only those fired, claimed or reported by this key; its id, or self"`
 	Limit        int64          `json:"limit" default:"20" min:"1" max:"100"`
 	Offset       int64          `json:"offset" default:"0" min:"0" max:"10000"`
 	Cursor       op.Opt[string] `json:"cursor" doc:"next_cursor of the page before; reaches further than offset"`
@@ -221,7 +221,7 @@ type executionList struct {
 // statusWords are the statuses of the contract, all of which a client may ask for (CueAPI wire contract 2.4).
 var statusWords = []string{"pending", "delivering", "retrying", "retry_ready", "success", "failed", "missed", "pending_outcome", "outcome_timeout"}
 
-// listExecutions shows executions, newest first. A filter that names a cue or a status that does not exist is refused, where CueAPI
+// listExecutions shows executions, newest first. A filter that names a cue, a key or a status that does not exist is refused, where CueAPI
 // answers an empty list: whoever mistyped would take it for "nothing happened".
 func (c *Cues) listExecutions(ctx context.Context, in executionListInput) (out executionList, err error) {
 	statuses, err := in.statuses()
@@ -242,6 +242,11 @@ func (c *Cues) listExecutions(ctx context.Context, in executionListInput) (out e
 				return err
 			}
 			in.CueID.Val = q.id
+		}
+		if in.Key.Set {
+			if in.Key.Val, err = caller.KeyInFilter(tx, "key", in.Key.Val); err != nil {
+				return err
+			}
 		}
 		all := in.where(caller.Workspace(), cueFilter(caller), statuses)
 		page := all.clone()
