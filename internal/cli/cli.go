@@ -142,7 +142,7 @@ func (d *door) root() *cobra.Command {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 	}
 	d.addOperations(root)
-	root.AddCommand(d.authCommand(), d.callCommand(), d.serveCommand(), d.configCommand(), d.secretCommand())
+	root.AddCommand(d.authCommand(), d.callCommand(), d.serveCommand(), d.configCommand(), d.secretCommand(), d.workerCommand())
 	root.AddCommand(d.careCommands()...)
 	root.SetHelpCommand(helpCommand())
 	root.SetCompletionCommandGroupID("you")

@@ -16,11 +16,12 @@ import (
 
 // Env is everything that a run of the program takes from outside itself. The zero value is of no use; see System.
 type Env struct {
-	Getenv func(string) string
-	Home   string // of the user; "" when there is none
-	Stdin  io.Reader
-	Stdout io.Writer
-	Stderr io.Writer
+	Getenv  func(string) string
+	Environ func() []string // what the commands of a worker inherit; nil for nothing
+	Home    string          // of the user; "" when there is none
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
 
 	// Which of them are terminals. Questions are asked only when both stdin and stderr are.
 	StdinTTY, StdoutTTY, StderrTTY bool
@@ -36,7 +37,7 @@ type Env struct {
 // System is the environment of the running process.
 func System() Env {
 	e := Env{
-		Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Getenv: os.Getenv, Environ: os.Environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		StdinTTY: term.IsTerminal(int(os.Stdin.Fd())), StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())), StderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		Now: time.Now, Zone: plainUTC(localZone(os.Getenv("TZ"))),
 		ReadSecret: func() (string, error) {
