@@ -151,7 +151,7 @@ func TestWorkerLateReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := y.fire("job")
-	d := y.worker(obj{"job": "read line < " + fifo}, obj{"api_base": f.URL})
+	d := y.worker(obj{"job": "read line < " + fifo}, obj{"api_base": f.URL, "max_concurrent": 1}) // so it does not ask for more meanwhile
 	d.says("taken", id)
 	f.at("")
 	d.says("its lease could not be renewed", id)

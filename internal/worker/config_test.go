@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -55,6 +56,31 @@ handlers:
 	}
 	if _, err := Parse([]byte(Example)); err != nil {
 		t.Errorf("the example: %v", err)
+	}
+}
+
+// TestParsePage: the file that the help shows names every member, at its default where there is one.
+func TestParsePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/help/worker-daemon.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, file, _ := strings.Cut(string(page), "    api_base: ")
+	file, _, _ = strings.Cut("    api_base: "+file, "\n\n")
+	c, err := Parse([]byte(file))
+	if err != nil || len(c.Unknown) > 0 {
+		t.Fatalf("%v, unknown %v", err, c.Unknown)
+	}
+	d, err := Parse([]byte("handlers: {a: b}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field := range reflect.TypeFor[Config]().NumField() {
+		name := reflect.TypeFor[Config]().Field(field).Name
+		have, otherwise := reflect.ValueOf(*c).Field(field).Interface(), reflect.ValueOf(*d).Field(field).Interface()
+		if shown := name == "Base" || name == "KeyFile" || name == "Worker" || name == "Handlers"; shown == reflect.DeepEqual(have, otherwise) {
+			t.Errorf("%s is %v on the page, and %v without being said", name, have, otherwise)
+		}
 	}
 }
 

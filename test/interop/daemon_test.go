@@ -34,11 +34,25 @@ func daemonConfig(t testing.TB, base, key string, handlers object) string {
 	return file
 }
 
-// daemon starts the published daemon with a key of scope worker, restricted or not.
-func daemon(t testing.TB, s *server, handlers, restrictions object) (run *program, keyID string) {
+// daemons are the published daemon and ours: one file drives both, with the same results.
+var daemons = map[string]func() []string{
+	"published": func() []string { return []string{venv("daemon", "cueapi-worker"), "start"} },
+	"ours":      func() []string { return []string{*binary, "worker"} },
+}
+
+// eachDaemon runs a test with the published daemon and with ours, each on a server of its own.
+func eachDaemon(t *testing.T, fn func(t *testing.T, name string)) {
+	for name := range daemons {
+		t.Run(name, func(t *testing.T) { fn(t, name) })
+	}
+}
+
+// daemon starts a daemon with a key of scope worker, restricted or not.
+func daemon(t testing.TB, name string, s *server, handlers, restrictions object) (run *program, keyID string) {
 	t.Helper()
 	keyID, key := s.newKey("worker", restrictions)
-	return launch(t, nil, venv("daemon", "cueapi-worker"), "start", "--config", daemonConfig(t, s.url, key, handlers)).shown(), keyID
+	command := append(daemons[name](), "--config", daemonConfig(t, s.url, key, handlers))
+	return launch(t, nil, command[0], command[1:]...).shown(), keyID
 }
 
 // status awaits that an execution has a status.
@@ -128,7 +142,9 @@ func jobs() map[string]job {
 }
 
 // TestDaemon runs real shell commands, all at once, behind a backlog of work that the daemon has no handler for.
-func TestDaemon(t *testing.T) {
+func TestDaemon(t *testing.T) { eachDaemon(t, testDaemon) }
+
+func testDaemon(t *testing.T, name string) {
 	s := serve(t, "--dev", "--lease", lease)
 	foreign := s.newCue("foreign", object{"task": "foreign"}, nil)
 	var backlog []string
@@ -136,15 +152,15 @@ func TestDaemon(t *testing.T) {
 		backlog = append(backlog, s.fire(foreign))
 	}
 	handlers, runs := object{}, map[string]string{}
-	for name, j := range jobs() {
-		payload := object{"task": name}
+	for task, j := range jobs() {
+		payload := object{"task": task}
 		for k, v := range j.payload {
 			payload[k] = v
 		}
-		handlers[name] = j.handler
-		runs[name] = s.fire(s.newCue(name, payload, j.cue))
+		handlers[task] = j.handler
+		runs[task] = s.fire(s.newCue(task, payload, j.cue))
 	}
-	daemon(t, s, handlers, nil)
+	daemon(t, name, s, handlers, nil)
 
 	t.Run("signs of life", func(t *testing.T) {
 		eventually(t, "the worker is listed", func() bool { return len(s.call("GET", "/v1/workers", nil)["workers"].([]any)) == 1 })
@@ -153,9 +169,9 @@ func TestDaemon(t *testing.T) {
 			t.Errorf("the worker is %v", worker)
 		}
 	})
-	for name, j := range jobs() {
-		t.Run(name, func(t *testing.T) {
-			got := s.status(runs[name], j.status)
+	for task, j := range jobs() {
+		t.Run(task, func(t *testing.T) {
+			got := s.status(runs[task], j.status)
 			if got["outcome_state"] != j.state || got["attempts"] != 1.0 || got["claimed_by_worker"] != "daemon-1" {
 				t.Errorf("state %v, attempts %v, claimed by %v", got["outcome_state"], got["attempts"], got["claimed_by_worker"])
 			}
@@ -186,7 +202,9 @@ func jsonOf(t testing.TB, v any) string {
 
 // TestLeaseEnds shows that what "outlives its lease" shows is the daemon's doing: without signs of life the lease of TestDaemon
 // does end, and the work is offered again.
-func TestLeaseEnds(t *testing.T) {
+func TestLeaseEnds(t *testing.T) { eachDaemon(t, testLeaseEnds) }
+
+func testLeaseEnds(t *testing.T, name string) {
 	s := serve(t, "--dev", "--lease", lease)
 	id := s.fire(s.newCue("abandoned", object{"task": "t"}, nil))
 	s.call("POST", "/v1/executions/"+id+"/claim", object{"worker_id": "gone"})
@@ -196,18 +214,20 @@ func TestLeaseEnds(t *testing.T) {
 	eventually(t, "the abandoned execution is offered again", func() bool {
 		return len(s.call("GET", "/v1/executions/claimable", nil)["executions"].([]any)) == 1
 	})
-	daemon(t, s, object{"t": "echo taken over"}, nil)
+	daemon(t, name, s, object{"t": "echo taken over"}, nil)
 	if got := s.status(id, "success"); got["attempts"] != 2.0 || got["claimed_by_worker"] != "daemon-1" {
 		t.Errorf("attempts %v, claimed by %v", got["attempts"], got["claimed_by_worker"])
 	}
 }
 
 // TestDaemonStops sends SIGTERM in the middle of a job: it is finished and reported, and nothing new is begun.
-func TestDaemonStops(t *testing.T) {
+func TestDaemonStops(t *testing.T) { eachDaemon(t, testDaemonStops) }
+
+func testDaemonStops(t *testing.T, name string) {
 	s := serve(t, "--dev", "--lease", lease)
 	cue := s.newCue("last", object{"task": "last"}, nil)
 	run := s.fire(cue)
-	worker, _ := daemon(t, s, object{"last": "sleep 2; echo to the end"}, nil)
+	worker, _ := daemon(t, name, s, object{"last": "sleep 2; echo to the end"}, nil)
 	s.status(run, "delivering")
 	worker.signal(syscall.SIGTERM)
 	if status := worker.wait(patience); status != 0 {
@@ -219,10 +239,12 @@ func TestDaemonStops(t *testing.T) {
 }
 
 // TestDaemonRevoked revokes the daemon's key: it ends with status 1, as its service manager wants to know.
-func TestDaemonRevoked(t *testing.T) {
+func TestDaemonRevoked(t *testing.T) { eachDaemon(t, testDaemonRevoked) }
+
+func testDaemonRevoked(t *testing.T, name string) {
 	s := serve(t, "--dev", "--lease", lease)
 	run := s.fire(s.newCue("first", object{"task": "first"}, nil))
-	worker, id := daemon(t, s, object{"first": "true"}, nil)
+	worker, id := daemon(t, name, s, object{"first": "true"}, nil)
 	s.status(run, "success")
 	s.call("POST", "/v1/keys/"+id+"/revoke", object{})
 	later := s.fire(s.newCue("second", object{"task": "first"}, nil))
@@ -235,22 +257,26 @@ func TestDaemonRevoked(t *testing.T) {
 }
 
 // TestDaemonOverLimit lets a job end while its key is over the limit. The daemon drops a report that is refused, so this one is not.
-func TestDaemonOverLimit(t *testing.T) {
+func TestDaemonOverLimit(t *testing.T) { eachDaemon(t, testDaemonOverLimit) }
+
+func testDaemonOverLimit(t *testing.T, name string) {
 	s := serve(t, "--dev")
 	run := s.fire(s.newCue("busy", object{"task": "busy"}, nil))
-	worker, _ := daemon(t, s, object{"busy": "sleep 4; echo done"}, object{"rate_per_minute": 5})
+	worker, _ := daemon(t, name, s, object{"busy": "sleep 4; echo done"}, object{"rate_per_minute": 5})
 	got := s.status(run, "success")
 	if outcome := got["outcome"].(object); outcome["result"] != "done\n" || got["attempts"] != 1.0 {
 		t.Errorf("the outcome is %v after %v attempts", outcome, got["attempts"])
 	}
-	want(t, worker.output.String(), "Rate limited") // it was over the limit
+	want(t, worker.output.String(), map[string]string{"published": "Rate limited", "ours": "429 rate_limit_exceeded"}[name]) // it was over the limit
 }
 
 // TestDaemonSecret prints the environment in a handler: the key that the daemon put there must not be stored with the outcome.
-func TestDaemonSecret(t *testing.T) {
+func TestDaemonSecret(t *testing.T) { eachDaemon(t, testDaemonSecret) }
+
+func testDaemonSecret(t *testing.T, name string) {
 	s := serve(t, "--dev")
 	run := s.fire(s.newCue("chatty", object{"task": "chatty"}, nil))
-	daemon(t, s, object{"chatty": `echo "key=$CUEAPI_API_KEY base=$CUEAPI_BASE_URL run=$CUEAPI_EXECUTION_ID"`}, nil)
+	daemon(t, name, s, object{"chatty": `echo "key=$CUEAPI_API_KEY base=$CUEAPI_BASE_URL run=$CUEAPI_EXECUTION_ID"`}, nil)
 	result, _ := s.status(run, "success")["outcome"].(object)["result"].(string)
 	want(t, result, "key=unstuck_***_", "base="+s.url, "run="+run)
 	if secret := regexp.MustCompile(`unstuck_\w{9,}`).FindString(result); secret != "" {
