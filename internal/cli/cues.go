@@ -48,6 +48,8 @@ func cueWordings() map[string]wording {
 		}},
 		"cue.fire":        {flags: cueFlags(map[string]string{"payload_override": "payload", "send_at": "at"}), show: showFired, like: []string{"cues fire hello", "cues fire hello --payload '{\"who\":\"me\"}'", "cues fire invoice --idempotency-key order-4711 --at '2026-12-01 09:00'"}},
 		"cue.bulk_delete": {ask: askBulkDelete, show: showBulkDeleted, like: []string{"cues bulk-delete --ids old-import,cue_k3v9w2m1q8zt"}},
+		"cue.why": {show: showWhy, note: "Without --at: what the cue did last, or why it does nothing now. Times in the sentence are UTC.",
+			like: []string{"cues why nightly-report", "cues why nightly-report --at 2026-11-22T02:00Z"}},
 		"cue.ledger": {show: showLedger, note: "Works for a deleted cue too, by its id.",
 			like: []string{"cues ledger nightly-report --from 2026-11-01"}},
 		"echo.store": {noun: "echo", verb: "post", hidden: true}, "echo.get": {noun: "echo", verb: "get"},

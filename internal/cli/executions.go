@@ -28,6 +28,7 @@ func executionWordings() map[string]wording {
 		"execution.add_evidence":   {flags: worker, show: showEvidenceAdded},
 		"execution.list":           {flags: map[string]string{"cue_id": "cue", "chain_id": "chain", "status__in": hiddenFlag, "offset": hiddenFlag}, refs: map[string]object{"cue_id": aCue, "key": aKey, "worker_id": aWorker, "chain_id": anExec}, show: showExecutions},
 		"execution.get":            {show: showExecution},
+		"execution.why":            {show: showWhy, like: []string{"executions why 8c41d0aa"}},
 		"execution.check_evidence": {show: showEvidenceChecked},
 		"execution.verify":         {own: ownVerify, flags: map[string]string{"valid": hiddenFlag}, show: showVerified, like: []string{"executions verify 5f0c1b9e", "executions verify 5f0c1b9e --reject --reason 'the link is dead'"}},
 		"execution.mark_pending":   {show: showVerified},

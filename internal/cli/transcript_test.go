@@ -26,6 +26,7 @@ import (
 //	$ export NAME=value, unset NAME
 //	$ wait 20s                       turns the clock, and does what is due
 //	$ width 90                       of the terminal
+//	$ mend 1                         runs the first command that the last answer names under "Mend it", as it stands there
 //	$ answer y                       what is typed at the next question; without it nobody is there to be asked
 //	[4]                              the exit code, when it is not 0
 //
@@ -70,6 +71,7 @@ type terminal struct {
 	home  string
 	width int
 	typed string // the next answer; "" when there is nobody
+	last  string // what the last command printed to stdout
 	names *namer
 }
 
@@ -124,6 +126,8 @@ func (term *terminal) do(line string) string {
 	case "answer":
 		term.typed = rest
 		return ""
+	case "mend":
+		line = term.mending(rest)
 	case "unset":
 		delete(term.env, rest)
 		return ""
@@ -179,7 +183,21 @@ func (term *terminal) exec(line string, stdin []byte, captured bool) (stdout, se
 	if code != 0 {
 		fmt.Fprintf(&all, "[%d]\n", code)
 	}
+	term.last = out.String()
 	return out.String(), strings.ReplaceAll(all.String(), term.home, "~")
+}
+
+// mending is a command that the last answer names under "Mend it", without what is said about it.
+func (term *terminal) mending(number string) string {
+	_, list, _ := strings.Cut(term.last, "\nMend it\n")
+	for line := range strings.Lines(list) {
+		if command, ok := strings.CutPrefix(line, "  "+number+"  "); ok {
+			command, _, _ = strings.Cut(strings.TrimSpace(command), "  ")
+			return command
+		}
+	}
+	term.t.Errorf("nothing is mended by a command %s in:\n%s", number, term.last)
+	return "unstuck version"
 }
 
 func berlin(t *testing.T) *time.Location {

@@ -24,7 +24,7 @@ func (f *fixture) plant(n int) {
 			if _, err := tx.Exec(sqlCueInsert, q.values()...); err != nil {
 				return err
 			}
-			if _, err := tx.Exec(sqlVersionOpen, q.id, 1, q.workspace, q.name, q.kind, q.cron, nil, q.timezone, q.status, q.decided+1); err != nil {
+			if _, err := tx.Exec(sqlVersionOpen, q.id, 1, q.workspace, q.name, q.kind, q.cron, nil, q.timezone, q.status, q.decided+1, "", ""); err != nil {
 				return err
 			}
 		}

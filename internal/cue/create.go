@@ -86,7 +86,7 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 	fresh := &cue{
 		id: newCueID(now), workspace: caller.Workspace(), name: in.Name, status: active, transport: in.Transport.Or(transportWebhook), timezone: "UTC",
 		callback: `{"url":null,"method":"POST","headers":{}}`, payload: "{}", maxAttempts: 3, backoff: "[1,5,15]", catchUp: runOnce,
-		version: 1, createdBy: caller.KeyID(), createdAt: now, updatedAt: now,
+		version: 1, createdBy: caller.KeyID(), changedBy: caller.KeyID(), createdAt: now, updatedAt: now,
 	}
 	in.look(ctx, c, in.Transport.Or(transportWebhook))
 	unfit := in.apply(c, fresh, now)

@@ -52,6 +52,7 @@ type cue struct {
 	createdAt           op.Time
 	updatedAt           op.Time
 	needs               fireNeeds
+	changedBy           string // key id of whoever makes this version; "" for the server. Only for the version
 	onSuccess           string // id of the cue that a success fires; "" for none
 }
 

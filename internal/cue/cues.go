@@ -36,6 +36,7 @@ type Cues struct {
 	book    book     // compiled schedules
 	near    nearness // workspaces that have used most of their plan
 	pulse   pulse    // the scheduler's last look
+	signed  op.Time  // when the scheduler last noted that it is there; of its goroutine
 	courier courier  // what is on its way to callbacks
 	echo    sink     // of documents that were posted to try out webhooks
 }
@@ -64,6 +65,9 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	c.echo.now = c.Now
 	if err := c.DB.Update(ctx, func(tx *db.Tx) error { return c.relieve(tx, c.now()) }); err != nil {
 		return nil, fmt.Errorf("give leases their time after the start: %w", err)
+	}
+	if err := c.sign(ctx); err != nil {
+		return nil, err
 	}
 	if _, err := c.lookUp(ctx, c.now(), 0); err != nil {
 		return nil, fmt.Errorf("read when the next cue is due: %w", err)

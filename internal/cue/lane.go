@@ -90,6 +90,16 @@ func (l *lanes) shut(name lane, until op.Time) {
 	l.of(name).open = until
 }
 
+// shutUntil is until when a lane is held back; 0 when it is not.
+func (l *lanes) shutUntil(name lane) op.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if q := l.queues[name]; q != nil {
+		return q.open
+	}
+	return 0
+}
+
 // room is how much more of a lane, by cost and by number, may come into memory. A lane that has nothing there may always have one.
 func (l *lanes) room(q *queue) (cost int64, jobs int) {
 	free, share := memoryMost-l.used, int64(laneShare)

@@ -71,6 +71,12 @@ func (c *Cues) cueOperations() []*op.Operation {
 			Errors: []op.Code{CueNotFound},
 			Doc:    "Account for every due time of a cue\nEach ended in one way: fired, merged into a later one, skipped, or missed. The sums are held against what the schedules name. Works for a deleted cue too.",
 		}, c.ledger),
+		op.Define(op.Spec{
+			Name: "cue.why", Route: "GET /v1/cues/{id}/why",
+			Needs: "cues:read", Effect: op.Read, Narrow: op.ByObject, May: "ask why a cue ran or did not",
+			Errors: []op.Code{CueNotFound},
+			Doc:    "Say why a cue ran or did not\nOne sentence about a due time, or about what the cue did last; the facts behind it; the commands that mend it. Keys are named to who holds keys:read.",
+		}, c.why),
 	}
 }
 

@@ -77,6 +77,12 @@ func (c *Cues) executionOperations() []*op.Operation {
 			Doc:    "Show an execution",
 		}, c.getExecution),
 		op.Define(op.Spec{
+			Name: "execution.why", Route: "GET /v1/executions/{id}/why",
+			Needs: "executions:read", Effect: op.Read, Narrow: op.ByObject, May: "ask why an execution stands as it does",
+			Errors: []op.Code{ExecutionNotFound},
+			Doc:    "Say why an execution stands as it does\nOne sentence, the facts behind it, and the commands that mend it.",
+		}, c.whyExecution),
+		op.Define(op.Spec{
 			Name: "execution.check_evidence", Route: "GET /v1/executions/{id}/check-evidence",
 			Needs: "executions:read", Effect: op.Read, Narrow: op.ByObject, May: "check evidence",
 			Errors: []op.Code{ExecutionNotFound},

@@ -107,6 +107,9 @@ func (c *Cues) Run(ctx context.Context) error {
 	firing.Wait()
 	stop() // only now does nothing new come to the sender
 	calling.Wait()
+	if err := c.DB.Update(context.WithoutCancel(ctx), func(tx *db.Tx) error { return signAt(tx, c.now()) }); err != nil {
+		c.Log.Error("the end of the scheduler could not be noted", "error", err)
+	}
 	return context.Cause(ctx)
 }
 
@@ -121,7 +124,11 @@ func (c *Cues) fireLoop(ctx context.Context) {
 		case <-c.alarm.ring:
 		}
 		wait := lookEvery
-		if err := c.fireDue(ctx); err == nil {
+		err := c.fireDue(ctx)
+		if err == nil {
+			err = c.sign(ctx)
+		}
+		if err == nil {
 			wait = c.alarm.wait(c.now())
 		} else if ctx.Err() == nil {
 			c.Log.Error("firing what is due failed; the next look tries again", "error", err)

@@ -98,15 +98,16 @@ const (
 
 // Versions and the ledger.
 const (
-	versionColumns = `v.version, v.name, v.schedule_type, v.cron, v.at, v.timezone, v.status, v.from_at, v.to_at`
+	versionColumns = `v.version, v.name, v.schedule_type, v.cron, v.at, v.timezone, v.status, v.from_at, v.to_at, v.changed_by, v.reason`
 
-	sqlVersionOpen = `INSERT INTO cue_versions (cue_id, version, workspace_id, name, schedule_type, cron, at, timezone, status, from_at)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`
+	sqlVersionOpen = `INSERT INTO cue_versions (cue_id, version, workspace_id, name, schedule_type, cron, at, timezone, status, from_at, changed_by, reason)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`
 	sqlVersionClose  = `UPDATE cue_versions SET to_at = ?3 WHERE cue_id = ?1 AND version = ?2`
 	sqlVersionRename = `UPDATE cue_versions SET name = ?3 WHERE cue_id = ?1 AND version = ?2`
 	sqlVersionsIn    = `SELECT ` + versionColumns + ` FROM cue_versions v
 		WHERE v.cue_id = ?1 AND v.from_at < ?3 AND (v.to_at IS NULL OR v.to_at > ?2) ORDER BY v.version`
-	sqlVersionLast = `SELECT v.name FROM cue_versions v WHERE v.workspace_id = ?1 AND v.cue_id = ?2 ORDER BY v.version DESC LIMIT 1`
+	sqlVersionsUpTo = `SELECT ` + versionColumns + ` FROM cue_versions v WHERE v.cue_id = ?1 AND v.from_at <= ?2 ORDER BY v.version DESC LIMIT 100`
+	sqlVersionLast  = `SELECT v.name FROM cue_versions v WHERE v.workspace_id = ?1 AND v.cue_id = ?2 ORDER BY v.version DESC LIMIT 1`
 
 	sqlLedgerAdd = `INSERT INTO ledger (cue_id, version, first_at, last_at, count, ending, reason, noted_at)
 		SELECT r.cue, r.version, r.first, r.last, r.count, r.ending, r.reason, CAST(?8 AS INTEGER)
@@ -131,4 +132,23 @@ const (
 	sqlRelieve = `UPDATE executions SET deadline = ?1,
 			lease_until = CASE WHEN status = 'delivering' THEN CAST(?1 AS INTEGER) ELSE lease_until END
 		WHERE deadline IS NOT NULL AND deadline < ?1`
+)
+
+// Presence of the scheduler, and what else only "why" asks for. Executions are looked for among the latest of a cue.
+const (
+	sqlSigned  = `SELECT value FROM settings WHERE name = 'scheduler'`
+	sqlSign    = `INSERT INTO settings (name, value) VALUES ('scheduler', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value`
+	sqlAbsent  = `INSERT INTO absences (from_at, to_at) VALUES (?1, ?2) ON CONFLICT (from_at) DO UPDATE SET to_at = excluded.to_at`
+	sqlAbsence = `SELECT from_at, to_at FROM absences WHERE from_at <= ?1 ORDER BY from_at DESC LIMIT 1`
+
+	sqlWhyDue    = `SELECT id FROM executions WHERE cue_id = ?1 AND scheduled_for = ?2 AND triggered_by = 'scheduled'`
+	sqlWhyLatest = `SELECT id, scheduled_for FROM executions WHERE cue_id = ?1 AND created_at <= ?2 ORDER BY created_at DESC, id DESC LIMIT 1`
+	sqlWhyTaken  = `SELECT claimed_worker, claimed_key, claimed_at FROM (SELECT claimed_worker, claimed_key, claimed_at, created_at, id FROM executions
+			WHERE cue_id = ?1 ORDER BY created_at DESC, id DESC LIMIT 1000) AS latest
+		WHERE claimed_worker <> '' AND claimed_at IS NOT NULL ORDER BY created_at DESC, id DESC LIMIT 1`
+	sqlWhyGood = `SELECT id FROM (SELECT id, status, outcome_state, created_at FROM executions
+			WHERE cue_id = ?1 AND created_at <= ?2 ORDER BY created_at DESC, id DESC LIMIT 1000) AS latest
+		WHERE status = 'success' AND outcome_state IN ('', 'reported_success', 'verified_success') ORDER BY created_at DESC, id DESC LIMIT 1`
+	sqlWhyWorker = `SELECT worker_id, key_id, last_heartbeat FROM workers WHERE workspace_id = ?1 AND worker_id = ?2`
+	sqlWhyHeard  = `SELECT worker_id, key_id, last_heartbeat FROM workers WHERE workspace_id = ?1 ORDER BY last_heartbeat DESC LIMIT 1`
 )

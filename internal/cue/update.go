@@ -112,7 +112,7 @@ func (c *Cues) edit(ctx context.Context, id string, fn editor, fields ...string)
 			return err
 		}
 		q := *old
-		q.updatedAt = now
+		q.updatedAt, q.changedBy = now, caller.KeyID()
 		if err := fn(tx, caller, &q, now); err != nil {
 			return err
 		}

@@ -18,12 +18,14 @@ type version struct {
 	at         *op.Time // of once: when it is due in this version, which after a resume is not when it was asked for
 	timezone   string
 	status     string
+	changedBy  string // key id; "" for the server
+	reason     string // of a pause by the server
 	from       op.Time
 	to         *op.Time // nil while it holds
 }
 
 func (v *version) scan(r scanner) error {
-	return r.Scan(&v.number, &v.name, &v.kind, &v.cron, &v.at, &v.timezone, &v.status, &v.from, &v.to)
+	return r.Scan(&v.number, &v.name, &v.kind, &v.cron, &v.at, &v.timezone, &v.status, &v.from, &v.to, &v.changedBy, &v.reason)
 }
 
 // change writes a cue as it is to be. When its schedule, zone or status differs from before, what came due until now is decided
@@ -136,7 +138,7 @@ func (c *Cues) begin(tx *db.Tx, q *cue, moment op.Time) error {
 	if next := q.nextRun; next != nil {
 		tx.AfterCommit(func() { c.alarm.lower(*next) })
 	}
-	if _, err := tx.Exec(sqlVersionOpen, q.id, q.version, q.workspace, q.name, q.kind, q.cron, at, q.timezone, q.status, moment+1); err != nil {
+	if _, err := tx.Exec(sqlVersionOpen, q.id, q.version, q.workspace, q.name, q.kind, q.cron, at, q.timezone, q.status, moment+1, q.changedBy, q.pauseReason); err != nil {
 		return fmt.Errorf("open version %d of cue %s: %w", q.version, q.id, err)
 	}
 	return nil
@@ -185,8 +187,11 @@ func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
 	if err != nil || q == nil || q.status != active || q.kind != recurring {
 		return err
 	}
-	return c.end(tx, cueID, paused, "The callback answered 410 (gone) to execution "+execution+": it wants no more calls. Resume the cue when it does.", at)
+	return c.end(tx, cueID, paused, pausedGone+execution+": it wants no more calls. Resume the cue when it does.", at)
 }
+
+// pausedGone begins the reason of a pause after a 410.
+const pausedGone = "The callback answered 410 (gone) to execution "
 
 // finish returns whether the cue is active, recurs, and asks to be paused on failure.
 func (c *Cues) finish(tx *db.Tx, cueID string, success bool, runs int64, at op.Time) (pausable bool, err error) {
