@@ -192,41 +192,25 @@ func found(err error) (bool, error) {
 	return err == nil, err
 }
 
-// notTaken explains an execution that no worker took: none ever asked, its worker is silent, perhaps because of its key, or those
-// that ask take something else. The cue's worker is the one that took its latest execution, else the one heard of last.
+// notTaken explains an execution that no worker took: none is known, its worker is silent, perhaps because of its key, or those that
+// ask take something else.
 func (w *inquiry) notTaken(e *execution, lead string) error {
+	ended := w.now // when it was decided that nobody takes it
 	if e.status == statusMissed {
+		ended = e.updatedAt
 		defer w.mend("with the payload of "+w.when(e.scheduledFor), "executions replay %s", brief(e.id))
 	}
-	var its, last seenWorker
-	taken, err := found(w.tx.Row(sqlWhyTaken, w.q.id).Scan(&its.worker, &its.key, &its.heard))
+	its, last, err := w.workersOf(e)
 	if err != nil {
 		return err
 	}
-	beats, err := found(w.tx.Row(sqlWhyHeard, e.workspace).Scan(&last.worker, &last.key, &last.heard))
-	if err != nil {
-		return err
-	}
-	if taken {
-		seen := seenWorker{}
-		there, err := found(w.tx.Row(sqlWhyWorker, e.workspace, its.worker).Scan(&seen.worker, &seen.key, &seen.heard))
-		if err != nil {
-			return err
-		}
-		if there && seen.heard > its.heard {
-			its = seen
-		}
-	} else if its = last; !beats {
+	if its.worker == "" {
 		w.because(whyNoWorker, "%s %s because no worker is known that asks for work.", w.q.name, lead)
 		w.mend("or start your worker: it needs a key of scope worker", "executions claim --worker-id me")
 		return nil
 	}
-	ended := w.now // when it was decided that nobody takes it
-	if e.status == statusMissed {
-		ended = e.updatedAt
-	}
-	silent, back := its.heard < in(e.scheduledFor, -workerActive), its.heard > ended
-	if silent || back || its.heard < in(w.now, -workerActive) {
+	silent := its.heard < in(e.scheduledFor, -workerActive)
+	if silent || its.heard > ended || its.heard < in(w.now, -workerActive) {
 		from := min(its.heard, in(e.scheduledFor, -24*time.Hour))
 		if blamed, err := w.blameKey(its, lead, from, ended); err != nil || blamed {
 			return err
@@ -237,18 +221,39 @@ func (w *inquiry) notTaken(e *execution, lead string) error {
 		who = last
 	}
 	w.fact(who.heard, "worker %s was last heard of", who.worker)
-	switch {
-	case silent && who == its:
+	if silent && who == its {
 		w.because(whySilent, "%s %s because its worker %s has not been heard of since %s.", w.q.name, lead, who.worker, w.when(who.heard))
 		w.mend("see who is there, then start the worker again", "workers list")
-	case who.heard > ended:
-		w.because(whyNotTaken, "%s %s: no worker took it in time%s. Worker %s was heard of since.", w.q.name, lead, choice(e), who.worker)
-		w.mend("see what waits, and for whom", "executions claimable")
-	default:
-		w.because(whyNotTaken, "%s %s although a worker (%s) was there: none took it%s.", w.q.name, lead, who.worker, choice(e))
-		w.mend("see what waits, and for whom", "executions claimable")
+		return nil
 	}
+	w.because(whyNotTaken, "%s %s although a worker (%s) was there: none took it%s.", w.q.name, lead, who.worker, choice(e))
+	if who.heard > ended {
+		w.because(whyNotTaken, "%s %s: no worker took it in time%s. Worker %s was heard of since.", w.q.name, lead, choice(e), who.worker)
+	}
+	w.mend("see what waits, and for whom", "executions claimable")
 	return nil
+}
+
+// workersOf finds the worker of a cue, which is the one that took its latest execution, else the one heard of last, and the one
+// heard of last in the workspace. Both are empty when none is known.
+func (w *inquiry) workersOf(e *execution) (its, last seenWorker, err error) {
+	beats, err := found(w.tx.Row(sqlWhyHeard, e.workspace).Scan(&last.worker, &last.key, &last.heard))
+	if err != nil {
+		return its, last, err
+	}
+	taken, err := found(w.tx.Row(sqlWhyTaken, w.q.id).Scan(&its.worker, &its.key, &its.heard))
+	if err != nil || !taken {
+		return last, last, err
+	}
+	var beat seenWorker
+	there, err := found(w.tx.Row(sqlWhyWorker, e.workspace, its.worker).Scan(&beat.worker, &beat.key, &beat.heard))
+	if there && beat.heard > its.heard {
+		its = beat
+	}
+	if !beats {
+		last = its
+	}
+	return its, last, err
 }
 
 // choice says by what workers choose an execution.
