@@ -22,7 +22,7 @@ func executionWordings() map[string]wording {
 		"execution.claim_one": {hidden: true, done: keepClaimed, show: showClaimed},
 		"execution.claimable": {show: showClaimable},
 		"execution.heartbeat": {flags: worker, ready: (*run).addLeaseToken, done: renewLease, show: showRenewed},
-		"execution.release":   {flags: map[string]string{"X-Worker-Id": hiddenFlag, "begun": hiddenFlag}, own: ownRelease, ready: (*run).addLeaseToken, done: forgetLease, show: showReleased},
+		"execution.release":   {flags: map[string]string{"X-Worker-Id": hiddenFlag, "begun": hiddenFlag, "lease_token": hiddenFlag}, own: ownRelease, ready: (*run).addLeaseToken, done: forgetLease, show: showReleased},
 		"execution.report": {flags: worker, own: ownReport, ready: (*run).addLeaseToken, done: forgetLease, show: showReported,
 			like: []string{"executions report 5f0c1b9e --success --summary 'said hello' --result-url https://example.com/hello.txt", "executions report 5f0c1b9e --failure 'the vendor is down'"}},
 		"execution.add_evidence":   {flags: worker, show: showEvidenceAdded},
@@ -64,7 +64,11 @@ func ownClaim(*pflag.FlagSet) func(*run) error {
 
 func ownRelease(fs *pflag.FlagSet) func(*run) error {
 	untouched := fs.Bool("untouched", false, "work on it had not begun: this was no attempt")
+	token := fs.String("lease-token", "", "from the claim; that of a claim that was made here is sent by itself")
 	return func(r *run) error {
+		if *token != "" {
+			r.in["lease_token"] = *token
+		}
 		if *untouched {
 			r.in["begun"] = false
 		}
