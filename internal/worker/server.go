@@ -87,7 +87,6 @@ func (s *remote) post(ctx context.Context, limit time.Duration, path string, in,
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+s.key)
 	req.Header.Set("User-Agent", "unstuck-worker/"+s.version)
-	req.Header.Set("X-Unstuck-Client", "worker")
 	res, err := s.http.Do(req)
 	if err != nil {
 		var e *url.Error
