@@ -135,6 +135,7 @@ const echoPath = "/v1/echo/"
 // look finds out whether a new address of the callback may be called. It may ask a name server, so it must not be called within
 // a transaction; apply gives the answer in its turn. That of a worker's cue is not called, and judged by how it is written alone.
 func (d *definition) look(ctx context.Context, c *Cues, transport string) {
+	d.lookFailure(ctx, c)
 	in := d.Callback.Val
 	if !in.URL.Set {
 		return

@@ -66,6 +66,8 @@ type courier struct {
 type poster interface {
 	// send takes a job. It must not block.
 	send(j *job, done func(*result))
+	// notify sends a notice, once. It must not block.
+	notify(n *notice, done func(*result))
 	// stop ends what is under way, within the context, and calls back for all that was not sent.
 	stop(ctx context.Context)
 }
@@ -132,6 +134,7 @@ func (c *Cues) deliver(ctx context.Context) {
 	results, stopResults := context.WithCancel(context.WithoutCancel(ctx))
 	var tasks sync.WaitGroup
 	tasks.Go(func() { c.resultLoop(results) })
+	tasks.Go(func() { c.noticeLoop(ctx) })
 	c.feedLoop(ctx)
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()

@@ -53,6 +53,7 @@ type cue struct {
 	updatedAt           op.Time
 	needs               fireNeeds
 	changedBy           string // key id of whoever makes this version; "" for the server. Only for the version
+	failureWebhook      string // address that is told of failures; "" for none
 	onSuccess           string // id of the cue that a success fires; "" for none
 }
 
@@ -61,7 +62,7 @@ func (q *cue) scan(r scanner) error {
 	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.pauseReason, &q.transport, &q.kind, &q.cron, &q.at,
 		&q.timezone, &q.callback, &q.endpoint, &q.timeout, &q.outcomeWithin, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
 		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt,
-		&q.needs.override, &q.needs.keys, &q.onSuccess)
+		&q.needs.override, &q.needs.keys, &q.onSuccess, &q.failureWebhook)
 }
 
 // values are the columns of cueColumns as arguments, in the same order.
@@ -69,7 +70,7 @@ func (q *cue) values() []any {
 	return []any{q.id, q.workspace, q.name, q.description, q.status, q.pauseReason, q.transport, q.kind, q.cron, q.at,
 		q.timezone, q.callback, q.endpoint, q.timeout, q.outcomeWithin, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
 		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt,
-		q.needs.override, q.needs.keys, q.onSuccess}
+		q.needs.override, q.needs.keys, q.onSuccess, q.failureWebhook}
 }
 
 // live says that the cue counts against the plan's number of cues.
@@ -206,7 +207,7 @@ type retryObject struct {
 
 type onFailureObject struct {
 	Email   bool    `json:"email" doc:"always false: this version sends no mail"`
-	Webhook *string `json:"webhook" doc:"always null: this version calls no address"`
+	Webhook *string `json:"webhook" doc:"address that is told when an execution was missed or failed for good without a report; null for none"`
 	Pause   bool    `json:"pause" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
 }
 
@@ -224,7 +225,7 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 		Schedule: q.scheduleObject(),
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
 		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
-		OnFailure: onFailureObject{Pause: q.pauseOnFailure}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
+		OnFailure: onFailureObject{Pause: q.pauseOnFailure, Webhook: orNil(q.failureWebhook)}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
 		NeedsOver: q.needs.override, NeededKeys: q.needs.names(), OnSuccess: orNil(q.onSuccess),
 	}
 	if q.payload == "" { // CueAPI's clients need an object

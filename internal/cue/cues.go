@@ -31,14 +31,15 @@ type Options struct {
 // Cues is the state of the package: one per server. Its methods may be called from any goroutine.
 type Cues struct {
 	Options
-	pulling          // workers that wait for work
-	alarm   alarm    // when the next cue is due
-	book    book     // compiled schedules
-	near    nearness // workspaces that have used most of their plan
-	pulse   pulse    // the scheduler's last look
-	signed  op.Time  // when the scheduler last noted that it is there; of its goroutine
-	courier courier  // what is on its way to callbacks
-	echo    sink     // of documents that were posted to try out webhooks
+	pulling               // workers that wait for work
+	alarm   alarm         // when the next cue is due
+	book    book          // compiled schedules
+	near    nearness      // workspaces that have used most of their plan
+	pulse   pulse         // the scheduler's last look
+	noticed chan struct{} // holds a token when there is a failure to tell of
+	signed  op.Time       // when the scheduler last noted that it is there; of its goroutine
+	courier courier       // what is on its way to callbacks
+	echo    sink          // of documents that were posted to try out webhooks
 }
 
 // restartGrace is how long after a start a lease, or the time to claim, goes on at least: nobody could renew or claim while the
@@ -62,6 +63,7 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	c := &Cues{Options: o}
 	c.alarm.open()
 	c.courier.open()
+	c.noticed = make(chan struct{}, 1)
 	c.echo.now = c.Now
 	if err := c.DB.Update(ctx, func(tx *db.Tx) error { return c.relieve(tx, c.now()) }); err != nil {
 		return nil, fmt.Errorf("give leases their time after the start: %w", err)

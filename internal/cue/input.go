@@ -35,7 +35,7 @@ type retryInput struct {
 
 type onFailureInput struct {
 	Email   bool           `json:"email" default:"false" doc:"only false: this version sends no mail"`
-	Webhook op.Opt[string] `json:"webhook" doc:"only null: this version calls no address"`
+	Webhook op.Opt[string] `json:"webhook" max:"2083" doc:"address that is told, by a signed POST, when an execution was missed or failed for good without a report"`
 	Pause   bool           `json:"pause" default:"false" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
 }
 
@@ -55,8 +55,9 @@ type definition struct {
 	NeededKeys op.Opt[[]string] `json:"required_payload_keys" max:"50" doc:"members that the payload of a fire by hand must have, after its override; an empty list asks for none"`
 	OnSuccess  op.Clear[string] `json:"on_success_fire" max:"255" doc:"id or name of the cue that is fired whenever an execution of this one succeeds; null or an empty text for none. Cues may not fire each other in a circle"`
 
-	host string // the server's own name, as the caller wrote it
-	call error  // why the new address of the callback may not be called; see look
+	host    string // the server's own name, as the caller wrote it
+	failing error  // why the address for failures may not be called
+	call    error  // why the new address of the callback may not be called; see look
 }
 
 // unbuilt refuses an input of CueAPI that this version does not have. Ignoring it would pretend.
@@ -79,11 +80,8 @@ func (d *definition) shape() error {
 			return op.Invalid("body.required_payload_keys."+strconv.Itoa(i), "Value error, a name has from 1 to %d bytes", neededKeyMost)
 		}
 	}
-	switch f := d.OnFailure.Val; {
-	case f.Email:
+	if d.OnFailure.Val.Email {
 		return unbuilt("on_failure.email")
-	case f.Webhook.Set && f.Webhook.Val != "":
-		return unbuilt("on_failure.webhook")
 	}
 	return nil
 }
@@ -128,7 +126,9 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 		q.maxAttempts, q.backoff = r.MaxAttempts, string(op.Marshal(r.BackoffMinutes))
 	}
 	if d.OnFailure.Set {
-		q.pauseOnFailure = d.OnFailure.Val.Pause
+		if err := d.applyFailure(q); err != nil {
+			return err
+		}
 	}
 	if d.NeedsOver.Set {
 		q.needs.override = d.NeedsOver.Val

@@ -10,6 +10,20 @@ type fakePost struct {
 	mu     sync.Mutex
 	sent   []*job
 	answer func(j *job, r *result)
+
+	notices []notice
+	told    func(n *notice, r *result)
+}
+
+func (p *fakePost) notify(n *notice, done func(*result)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notices = append(p.notices, *n)
+	r := &result{good: true, httpStatus: 200}
+	if p.told != nil {
+		p.told(n, r)
+	}
+	done(r)
 }
 
 func (p *fakePost) send(j *job, done func(*result)) {

@@ -60,6 +60,24 @@ func (p *postbox) send(j *job, done func(*result)) {
 	}
 }
 
+// notify sends a notice of a failure.
+func (p *postbox) notify(n *notice, done func(*result)) {
+	secrets, err := p.c.Access.WebhookSecrets(context.Background(), n.workspace)
+	if err != nil {
+		p.c.Log.Error("a failure is told later because the notice cannot be signed", "execution", n.execution, "error", err)
+		done(&result{back: true})
+		return
+	}
+	p.start.Do(p.open)
+	sent := p.sender != nil && p.sender.Offer(&webhook.Job{
+		ID: n.id, Workspace: n.workspace, Method: http.MethodPost, URL: n.url, Body: []byte(n.body), Secrets: secrets, Timeout: noticeTimeout, Tag: done,
+		Header: http.Header{"X-CueAPI-Cue-Id": {n.cueID}, "X-CueAPI-Execution-Id": {n.execution}},
+	})
+	if !sent {
+		done(&result{back: true})
+	}
+}
+
 func (p *postbox) stop(ctx context.Context) {
 	p.start.Do(func() {}) // nothing begins from now on
 	if p.sender != nil {

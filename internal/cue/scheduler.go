@@ -169,7 +169,11 @@ func (c *Cues) Settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n > 0 {
+		told, err := c.sendNotices(ctx)
+		if err != nil {
+			return err
+		}
+		if n+told > 0 {
 			continue
 		}
 		if c.courier.idle() && c.courier.wait() > c.now() {

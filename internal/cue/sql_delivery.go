@@ -68,3 +68,19 @@ const (
 		WHERE deadline IS NOT NULL AND status = 'delivering' AND transport = 'webhook' RETURNING workspace_id, endpoint, status, deliver_at`
 	sqlDeadlineMove = `UPDATE executions SET deadline = ?2 WHERE id = ?1`
 )
+
+// Notices of failures.
+const (
+	sqlNoticeOf = `SELECT c.workspace_id, c.id, c.name, c.failure_webhook, e.attempts, e.http_status, e.error_message
+		FROM executions e JOIN cues c ON c.id = e.cue_id WHERE e.id = ?1 AND c.failure_webhook <> ''`
+	sqlNoticeAdd = `INSERT INTO notices (id, workspace_id, cue_id, execution_id, url, body, attempts, send_at, error, created_at)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, '', ?7)`
+	sqlNoticesForget = `DELETE FROM notices WHERE cue_id = ?1 AND created_at < ?2`
+	sqlNoticesDelete = `DELETE FROM notices WHERE cue_id = ?1`
+	sqlNoticeNext    = `SELECT send_at FROM notices WHERE send_at IS NOT NULL ORDER BY send_at LIMIT 1`
+	sqlNoticesDue    = `SELECT id, workspace_id, cue_id, execution_id, url, body, attempts FROM notices
+		WHERE send_at IS NOT NULL AND send_at <= ?1 ORDER BY send_at LIMIT ?2`
+	sqlNoticesTake = `UPDATE notices SET send_at = ?2 WHERE id IN @list(?1)`
+	sqlNoticeEnd   = `UPDATE notices SET attempts = ?2, send_at = nullif(CAST(?3 AS INTEGER), -1), told_at = nullif(CAST(?4 AS INTEGER), -1), error = ?5 WHERE id = ?1`
+	sqlNoticeTold  = `SELECT url, attempts, send_at, told_at, error FROM notices WHERE cue_id = ?1 AND execution_id = ?2 ORDER BY created_at DESC LIMIT 1`
+)

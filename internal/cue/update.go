@@ -28,7 +28,7 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 	if in.Status.Set && in.Status.Val != active && in.Status.Val != paused {
 		return cueObject{}, op.Invalid("body.status", "Value error, status must be 'active' or 'paused'")
 	}
-	if in.Callback.Val.URL.Set { // before the transaction: it may ask a name server
+	if in.Callback.Val.URL.Set || in.OnFailure.Val.Webhook.Set { // before the transaction: it may ask a name server
 		transport, err := c.transportOf(ctx, in.ID)
 		if err != nil {
 			return cueObject{}, err

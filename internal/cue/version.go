@@ -171,8 +171,11 @@ func (c *Cues) finishCue(tx *db.Tx, cueID string, success bool, runs int64, at o
 // failCue is finishCue for an execution that ended without a report: nobody took it, its last lease ran out, or its last attempt
 // failed. A cue that asks for it is paused (CueAPI wire contract 3.6).
 func (c *Cues) failCue(tx *db.Tx, cueID, execution string, runs int64, at op.Time) error {
-	pause, err := c.finish(tx, cueID, false, runs, at)
-	if err != nil || !pause {
+	after, err := c.finish(tx, cueID, false, runs, at)
+	if err == nil && after.tell {
+		err = c.tellFailure(tx, execution, at)
+	}
+	if err != nil || !after.pause {
 		return err
 	}
 	return c.end(tx, cueID, paused, "Execution "+execution+" failed, and the cue asks to be paused then.", at)
@@ -180,7 +183,11 @@ func (c *Cues) failCue(tx *db.Tx, cueID, execution string, runs int64, at op.Tim
 
 // disable is failCue for an execution whose callback answered 410: it wants no more calls, so a recurring cue is paused.
 func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
-	if _, err := c.finish(tx, cueID, false, 1, at); err != nil {
+	after, err := c.finish(tx, cueID, false, 1, at)
+	if err == nil && after.tell {
+		err = c.tellFailure(tx, execution, at)
+	}
+	if err != nil {
 		return err
 	}
 	q, err := readCue(tx, sqlCueByID, cueID)
@@ -193,27 +200,35 @@ func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
 // pausedGone begins the reason of a pause after a 410.
 const pausedGone = "The callback answered 410 (gone) to execution "
 
-// finish returns whether the cue is active, recurs, and asks to be paused on failure.
-func (c *Cues) finish(tx *db.Tx, cueID string, success bool, runs int64, at op.Time) (pausable bool, err error) {
+// onFailure is what a cue asks for when an execution failed for good.
+type onFailure struct {
+	pause bool // and it is active and recurs
+	tell  bool // it names an address
+}
+
+// finish ends a one-time cue, and returns what is to follow from a failure.
+func (c *Cues) finish(tx *db.Tx, cueID string, success bool, runs int64, at op.Time) (after onFailure, err error) {
 	var kind, status string
-	err = tx.Row(sqlCueEnded, cueID, at, runs).Scan(&kind, &status, &pausable)
+	err = tx.Row(sqlCueEnded, cueID, at, runs).Scan(&kind, &status, &after.pause, &after.tell)
 	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
+		return onFailure{}, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("note the end of an execution of cue %s: %w", cueID, err)
+		return after, fmt.Errorf("note the end of an execution of cue %s: %w", cueID, err)
 	}
 	if kind != once {
-		return pausable && status == active, nil
+		after.pause = after.pause && status == active
+		return after, nil
 	}
+	after.pause = false
 	end := failed
 	if success {
 		end = completed
 	}
 	if status == end {
-		return false, nil
+		return after, nil
 	}
-	return false, c.end(tx, cueID, end, "", at)
+	return after, c.end(tx, cueID, end, "", at)
 }
 
 // pausedFor is the detail of the audit row of such a pause.

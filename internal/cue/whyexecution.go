@@ -23,6 +23,9 @@ func (w *inquiry) execution(e *execution) error {
 		return w.succeeded(e)
 	case statusMissed:
 		w.fact(e.updatedAt, "missed: no worker took it within %s", lengthOf(w.c.UnclaimedAfter))
+		if err := w.notices(e); err != nil {
+			return err
+		}
 		return w.notTaken(e, "missed "+w.when(e.scheduledFor))
 	case statusFailed:
 		return w.failed(e)
@@ -100,6 +103,9 @@ func summaryOf(e *execution) string {
 func (w *inquiry) failed(e *execution) error {
 	when, message := w.when(e.scheduledFor), text(e.errorMessage)
 	defer w.mend("with the payload of then", "executions replay %s", brief(e.id))
+	if err := w.notices(e); err != nil {
+		return err
+	}
 	switch {
 	case e.outcomeState != "":
 		w.because(whyFailed, "%s, due %s, failed: %s.", w.q.name, when, orElse(message, "its worker said no more"))
