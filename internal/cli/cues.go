@@ -63,6 +63,7 @@ type cueOptions struct {
 	assertions             []string
 	attempts               int64
 	pauseOnFailure         bool
+	tellFailures           string
 	callbackOptions
 	fs *pflag.FlagSet
 }
@@ -76,6 +77,7 @@ func (o *cueOptions) add(fs *pflag.FlagSet) {
 	fs.StringVar(&o.verify, "verify", "", "what a reported success must bring to count: none, require_external_id, require_result_url, require_artifacts, manual")
 	fs.StringSliceVar(&o.assertions, "require-assertions", nil, "what a reported success must assert to count, by name, such as rows_match")
 	fs.BoolVar(&o.pauseOnFailure, "pause-on-failure", false, "pause when an execution was missed, or failed without a report")
+	fs.StringVar(&o.tellFailures, "tell-failures", "", "address that is told when an execution was missed, or failed without a report; none for nobody")
 	o.callbackOptions.add(fs)
 }
 
@@ -101,10 +103,44 @@ func (o *cueOptions) fill(r *run) error {
 		}
 		r.in["verification"] = policy
 	}
-	if o.fs.Changed("pause-on-failure") {
-		r.in["on_failure"] = map[string]any{"pause": o.pauseOnFailure}
+	return o.fillOnFailure(r)
+}
+
+// fillOnFailure puts in what happens on a failure. The server takes both parts together, so that of a change of one the other is asked.
+func (o *cueOptions) fillOnFailure(r *run) error {
+	pause, tell := o.fs.Changed("pause-on-failure"), o.fs.Changed("tell-failures")
+	if !pause && !tell {
+		return nil
 	}
+	if r.op.Name == "cue.update" && pause != tell {
+		c, err := r.stored()
+		if err != nil {
+			return err
+		}
+		if !pause {
+			o.pauseOnFailure = c.OnFailure.Pause
+		} else if c.OnFailure.Webhook != nil {
+			o.tellFailures = *c.OnFailure.Webhook
+		}
+	}
+	on := map[string]any{"pause": o.pauseOnFailure}
+	if o.tellFailures != "" && o.tellFailures != "none" {
+		on["webhook"] = o.tellFailures
+	}
+	r.in["on_failure"] = on
 	return nil
+}
+
+// stored is the cue that is to be changed, as it is.
+func (r *run) stored() (cueView, error) {
+	if err := r.resolveAll(); err != nil {
+		return cueView{}, err
+	}
+	c, err := get[cueView](r.ctx, r.door, "cue.get", inputs{"id": r.in["id"]})
+	if err != nil {
+		err = r.refused(err)
+	}
+	return c, err
 }
 
 // schedule is the schedule that the flags name; nil when they name none.
@@ -199,12 +235,9 @@ func ownCueUpdate(fs *pflag.FlagSet) func(*run) error {
 			return nil
 		}
 		if s["type"] == nil { // a new zone for the schedule that there is
-			if err := r.resolveAll(); err != nil {
-				return err
-			}
-			c, err := get[cueView](r.ctx, r.door, "cue.get", inputs{"id": r.in["id"]})
+			c, err := r.stored()
 			if err != nil {
-				return r.refused(err)
+				return err
 			}
 			s["type"] = c.Schedule.Type
 			if c.Schedule.At != nil {
@@ -325,6 +358,12 @@ func showCue(r *run, a *answer) error {
 	t.add("attempts", fmt.Sprintf("at most %d", c.Retry.MaxAttempts))
 	if c.CatchUp != "run_once_if_missed" {
 		t.add("missed", map[string]string{"skip_missed": "due times late by more than a minute are skipped", "replay_all_missed": "every due time runs late, the latest 100 of them"}[c.CatchUp])
+	}
+	if c.OnFailure.Pause {
+		t.add("a failure", "pauses it")
+	}
+	if c.OnFailure.Webhook != nil {
+		t.add("a failure tells", *c.OnFailure.Webhook)
 	}
 	if c.OnSuccess != nil {
 		t.add("a success fires", *c.OnSuccess)

@@ -34,8 +34,12 @@ type cueView struct {
 	NeedsOver    bool          `json:"require_payload_override"`
 	NeededKeys   []string      `json:"required_payload_keys"`
 	OnSuccess    *string       `json:"on_success_fire"`
-	Warning      *string       `json:"warning"`
-	CreatedAt    time.Time     `json:"created_at"`
+	OnFailure    struct {
+		Webhook *string
+		Pause   bool
+	} `json:"on_failure"`
+	Warning   *string   `json:"warning"`
+	CreatedAt time.Time `json:"created_at"`
 
 	// Only when one cue is shown.
 	Executions     []executionView `json:"executions"`
