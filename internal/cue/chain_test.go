@@ -234,6 +234,9 @@ func TestExitCriteria(t *testing.T) {
 		got := f.ok(f.admin, "execution.claim", input{"worker_id": "w"})
 		holds(t, got, map[string]any{"exit_criteria": criteria})
 		holds(t, f.ok(f.admin, "execution.get", input{"id": got["execution_id"]}), map[string]any{"exit_criteria": criteria})
+		f.ok(f.admin, "execution.report", input{"id": got["execution_id"], "success": true})
+		again := f.ok(f.admin, "execution.replay", input{"id": got["execution_id"]})["id"]
+		holds(t, f.ok(f.admin, "execution.claim_one", input{"id": again, "worker_id": "w"}), map[string]any{"exit_criteria": criteria})
 		f.ok(f.admin, "cue.fire", input{"id": id})
 		list := f.ok(f.admin, "execution.claim", input{"worker_id": "w", "max": 3})
 		if e := list["executions"].([]any)[0].(map[string]any); e["exit_criteria"] != nil {

@@ -43,7 +43,7 @@ func (c *Cues) replay(ctx context.Context, in executionID) (out replayOutput, er
 		}
 		e := &execution{
 			workspace: old.workspace, cueID: old.cueID, triggeredBy: byReplay, firedBy: caller.KeyID(), replayedFrom: old.id,
-			scheduledFor: now, payload: old.payload, verification: q.mode(), maxAttempts: q.maxAttempts, createdAt: now,
+			scheduledFor: now, payload: old.payload, criteria: old.criteria, verification: q.mode(), maxAttempts: q.maxAttempts, createdAt: now,
 		}
 		if err := c.insertExecution(tx, e); err != nil {
 			return fmt.Errorf("replay execution %s: %w", old.id, err)

@@ -270,7 +270,7 @@ func TestWhyOfCallbacks(t *testing.T) {
 		says(t, why(id), whyWorking, "asks, due 10:13:40 today, was called; how it went is to be reported until 10:14:40 today.", "executions report "+brief(id)+" --success")
 		f.clock.Advance(time.Minute)
 		f.settle()
-		says(t, why(id), whyUnreported, "asks did not end well 10:13:40 today because nobody reported how it went in time.", "executions report "+brief(id)+" --success", "executions replay "+brief(id))
+		says(t, why(id), whyUnreported, "asks, due 10:13:40 today, was called, but nobody reported in time how it went.", "executions report "+brief(id)+" --success", "executions replay "+brief(id))
 
 		f.webhook("moved", r, input{"cron": "0 0 1 1 *", "retry": input{"max_attempts": 1}})
 		f.sql(`UPDATE cues SET callback = replace(callback, '127.0.0.1', '10.1.2.3'), endpoint = replace(endpoint, '127.0.0.1', '10.1.2.3') WHERE name = 'moved'`)

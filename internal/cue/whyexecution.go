@@ -30,7 +30,7 @@ func (w *inquiry) execution(e *execution) error {
 	case statusFailed:
 		return w.failed(e)
 	case statusOutcomeTimeout:
-		w.because(whyUnreported, "%s did not end well %s because nobody reported how it went in time.", w.q.name, w.when(e.scheduledFor))
+		w.because(whyUnreported, "%s, due %s, was called, but nobody reported in time how it went.", w.q.name, w.when(e.scheduledFor))
 		w.fact(e.updatedAt, "%s", text(e.errorMessage))
 		w.mend("if you know how it went; or --failure", "executions report %s --success", brief(e.id))
 		w.mend("to have it done again", "executions replay %s", brief(e.id))
