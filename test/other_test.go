@@ -132,7 +132,10 @@ func (w *world) checkLookups(t *testing.T, kind, key string) {
 		"/v1/executions?key=" + self, "/v1/executions?worker_id=worker-of-one", "/v1/cues?name=crm-*", "/v1/keys?parent_id=" + w.spare,
 		"/v1/keys?made_by=admin@example.com", "/v1/audit?object_id=" + w.cue, "/v1/audit?key=" + self,
 	} {
-		r := w.s.Must(key, "GET "+q, nil)
+		r, none := w.s.Do(key, "GET "+q, nil), w.s.Do(key, w.absent("GET "+strings.ReplaceAll(q, self, "key_zzzzzzzzzzzz")), nil)
+		if r.Status != 200 && varies.ReplaceAllString(string(r.Body), "") != varies.ReplaceAllString(string(none.Body), "") {
+			t.Errorf("%s: %s: %s; of none: %s", kind, q, r.Body, none.Body)
+		}
 		for name, list := range r.JSON {
 			if items, ok := list.([]any); ok && len(items) > 0 {
 				t.Errorf("%s: %s finds %s of another workspace", kind, q, name)
