@@ -223,6 +223,7 @@ func TestWorkerOutcomes(t *testing.T) {
 		"long":      {handler: "printf 'ö%.0s' $(seq 5000); yes | head -c 1000000", status: "success", state: "reported_success", outcome: obj{"result": strings.Repeat("ö", 4096)}},
 		"long fail": {handler: "printf '!%.0s' $(seq 5000) >&2; exit 1", status: "failed", state: "reported_failure", outcome: obj{"error": strings.Repeat("!", 4096)}},
 		"bytes":     {handler: `printf 'a\377b\000c'`, status: "success", state: "reported_success", outcome: obj{"result": "a\uFFFDb\uFFFDc"}},
+		"children":  {handler: `(sleep 0.3; echo late) & echo early`, status: "success", state: "reported_success", outcome: obj{"result": "early\nlate\n"}},
 		"secret":    {handler: `echo "$UNSTUCK_API_KEY" "$CUEAPI_API_KEY"`, status: "success", state: "reported_success"},
 		"refused":   {handler: `echo '{"result_url":"https://","external_id":"x"}' > "$UNSTUCK_OUTCOME_FILE"; echo done all the same`, status: "success", state: "reported_success", outcome: obj{"result": "done all the same\n", "external_id": nil}},
 	}
@@ -459,14 +460,14 @@ func TestWorkerCheck(t *testing.T) {
 		code int
 		says []string
 	}{
-		{y.key, 0, []string{"2 handlers: a, b", "it can take work and report it", "– hanlders has no meaning; did you mean handlers?", "Nothing is wrong"}},
+		{y.key, 0, []string{"2 handlers: a, b", "it can take work and report it", "– hanlders has no meaning; did you mean handlers?", "– email has no meaning here", "Nothing is wrong"}},
 		{only("worker", obj{"worker_ids": []string{"ours", "x"}}), 0, []string{"Nothing is wrong"}},
 		{only("worker", obj{"worker_ids": []string{"theirs"}}), 4, []string{"only for the workers theirs"}},
 		{only("read-only", nil), 4, []string{"it cannot take work", "it cannot report an outcome", "it cannot give work back", "--scope worker"}},
 		{gone.Str("key"), 3, []string{"revoked"}},
 	} {
 		file := filepath.Join(t.TempDir(), "worker.yaml")
-		text := fmt.Sprintf("api_base: %s/v1\napi_key: %s\nworker_id: ours\nhandlers: {a: 'true', b: 'false'}\nhanlders: {}\n", y.s.URL, c.key)
+		text := fmt.Sprintf("api_base: %s/v1\napi_key: %s\nworker_id: ours\nhandlers: {a: 'true', b: 'false'}\nhanlders: {}\nemail: me@example.com\n", y.s.URL, c.key)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -54,7 +54,7 @@ func TestWorkerUnit(t *testing.T) {
 	}
 	out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
 	said := slices.DeleteFunc(strings.Split(string(out), "\n"), func(line string) bool { return !strings.Contains(line, "unstuck-worker.service") })
-	if len(said) > 0 || err != nil || !strings.Contains(unit, "TimeoutStopSec=60") {
+	if len(said) > 0 || err != nil || !strings.Contains(unit, "KillMode=mixed\nTimeoutStopSec=60\n") {
 		t.Errorf("systemd says: %v\n%s\nof\n%s", err, out, unit)
 	}
 }

@@ -39,7 +39,7 @@ var otherWords = map[string][]string{
 	"new": {"create"}, "make": {"create"}, "issue": {"create"}, "generate": {"create"}, "invite": {"add"}, "ls": {"list"}, "show": {"get"}, "describe": {"get"},
 	"edit": {"update", "narrow"}, "set": {"update"}, "regenerate": {"rotate"}, "renew": {"extend", "rotate"}, "roll": {"rotate"}, "refresh": {"rotate"},
 	"trigger": {"fire"}, "stop": {"pause"}, "retry": {"replay"}, "approve": {"verify"}, "ack": {"report"}, "next": {"claim"}, "take": {"claim"},
-	"introspect": {"verify"}, "usage": {"activity"}, "permissions": {"access", "scopes"}, "role": {"members"}, "webhook": {"secrets"},
+	"daemon": {"worker"}, "runner": {"worker"}, "introspect": {"verify"}, "usage": {"activity"}, "permissions": {"access", "scopes"}, "role": {"members"}, "webhook": {"secrets"},
 }
 
 // meant is what a word that names no command may have meant, as whole commands: a word for the same, the nearest name, or a verb of a
