@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -413,6 +414,7 @@ func (m *model) check(t *rapid.T) {
 		reach := int64(40 * time.Hour / time.Microsecond)
 		from := m.now() - op.Time(rapid.Int64Range(-reach/20, reach).Draw(t, "from"))
 		m.checkLedger(t, c, from, from+op.Time(rapid.Int64Range(1, reach).Draw(t, "length")))
+		m.checkWhy(t, c)
 	}
 }
 
@@ -475,5 +477,27 @@ func (m *model) checkLedger(t rapid.TB, c *modelCue, from, to op.Time) {
 	}
 	if got["expected"] != sum || got["closed"] != true {
 		t.Fatalf("ledger of %s does not close: %v", c.id, got)
+	}
+}
+
+// checkWhy asks why of the latest due times that are decided: the cause goes with the ending.
+func (m *model) checkWhy(t rapid.TB, c *modelCue) {
+	if c.status == "deleted" {
+		return
+	}
+	m.do(t, "cue.why", input{"id": c.id})
+	causes := map[string][]string{
+		endSkipped: {whyPaused, whyPlan, whyCatchUp}, endCoalesced: {whyDown, whyCatchUp},
+		endFired: {whyDone, whyWorking, whyNoWorker, whyNotTaken, whySilent, whyLease, whyFailed, whyDown},
+	}
+	for _, at := range slices.Backward(slices.Sorted(maps.Keys(c.endings))) {
+		if at > m.now() { // the clock stepped back
+			continue
+		}
+		got := m.do(t, "cue.why", input{"id": c.id, "at": at})
+		if cause, _ := got["cause"].(string); !slices.Contains(causes[c.endings[at]], cause) || got["sentence"] == "" || got["at"] != at.String() {
+			t.Fatalf("why of %s, which ended as %s: %v", at, c.endings[at], got)
+		}
+		return
 	}
 }

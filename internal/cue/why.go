@@ -255,10 +255,9 @@ func (w *inquiry) moment(at op.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, v := range versions {
-		if v.to != nil && *v.to <= at {
-			break
-		}
+	around := slices.DeleteFunc(slices.Clone(versions), func(v version) bool { return v.to != nil && *v.to <= at })
+	slices.Reverse(around) // the first due time from the moment on
+	for _, v := range around {
 		from := max(at, v.from)
 		if v.status == completed || v.status == failed {
 			if v.from <= at {
@@ -395,8 +394,9 @@ func (w *inquiry) entry(e entry, at op.Time) error {
 	if err != nil {
 		return err
 	}
-	server := "the server was busy then"
+	server, cause := "the server looked late: it was busy, or its clock stepped", whyCatchUp
 	if down {
+		cause = whyDown
 		server = "no server ran from " + w.when(from) + " to " + w.when(to)
 		w.fact(from, "last sign of a server")
 		w.fact(to, "a server ran again")
@@ -407,7 +407,7 @@ func (w *inquiry) entry(e entry, at op.Time) error {
 		w.mend("see how much is used, and of what plan", "usage")
 		w.mend("what was skipped, now, once there is room", "cues fire %s", w.name())
 	case e.ending == endCoalesced:
-		w.because(whyDown, "%s did not run at %s because %s; it was merged into a later due time.", w.q.name, w.when(at), server)
+		w.because(cause, "%s did not run at %s because %s; it was merged into a later due time.", w.q.name, w.when(at), server)
 		w.mend("to have missed due times run one by one from now on", "cues update %s --catch-up replay_all_missed", w.name())
 	case e.reason == reasonPolicy || e.reason == reasonCap:
 		rule := "its catch-up policy skips what was missed"
