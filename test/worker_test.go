@@ -396,6 +396,23 @@ func TestWorkerKeyRevoked(t *testing.T) {
 	y.is(id, obj{"status": "delivering", "outcome": nil})
 }
 
+// TestWorkerKeyNarrowed: a key that may not take work for a while ends nothing. The worker says so once, and goes on when it may.
+func TestWorkerKeyNarrowed(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	later := y.s.Clock.Now().Add(time.Hour).Format(time.RFC3339)
+	y.key = y.s.Must(y.s.First, "POST /v1/keys", obj{"name": "later", "scope": "worker", "restrictions": obj{"not_before": later}}).Str("key")
+	id := y.fire("job")
+	d := y.worker(obj{"job": "true"}, obj{"poll_interval": 0.1})
+	if line := d.says("no work could be asked for", ""); !strings.Contains(line["error"].(string), "403 key_restricted") {
+		t.Errorf("it said %v", line)
+	}
+	y.is(id, obj{"status": "pending", "attempts": 0.0})
+	y.s.Clock.Add(2 * time.Hour)
+	d.says("asking for work again", "")
+	d.says("done", y.fire("job"))
+}
+
 // TestWorkerIsKilled: what a worker held that was killed is taken by another one when the lease is over.
 func TestWorkerIsKilled(t *testing.T) {
 	t.Parallel()
