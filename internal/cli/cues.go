@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -175,10 +176,27 @@ func (o *cueOptions) schedule() (map[string]any, error) {
 
 // noZone refuses what is no time zone.
 func noZone(name string) error {
-	if near := nearest(name, cron.ZoneNames()); near != "" {
+	if near := nearZone(name); near != "" {
 		return usage("There is no time zone %q. Did you mean %s?", name, near)
 	}
 	return usage("There is no time zone %q; write it like Europe/Berlin.", name)
+}
+
+// nearZone is the zone that a name probably means: written with other case, by its city alone, or with a slip.
+func nearZone(name string) string {
+	word := strings.ToLower(strings.ReplaceAll(name, " ", "_"))
+	lower := map[string]string{}
+	for _, zone := range cron.ZoneNames() {
+		short := strings.ToLower(zone)
+		lower[short] = zone
+		if short == word || strings.HasSuffix(short, "/"+word) {
+			return zone
+		}
+	}
+	if len(word) < 5 { // of an abbreviation, such as CEST, every guess would be wrong
+		return ""
+	}
+	return lower[nearest(word, slices.Sorted(maps.Keys(lower)))]
 }
 
 func ownCue(fs *pflag.FlagSet) func(*run) error {

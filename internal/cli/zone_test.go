@@ -10,3 +10,15 @@ func TestLocalZone(t *testing.T) {
 		}
 	}
 }
+
+// A zone is named by people who do not know the list.
+func TestNearZone(t *testing.T) {
+	for name, want := range map[string]string{
+		"Europe/Berlln": "Europe/Berlin", "europe/berlin": "Europe/Berlin", "Berlin": "Europe/Berlin", "New York": "America/New_York",
+		"Amerika/New_York": "America/New_York", "PSX": "", "CEST": "", "nowhere at all": "",
+	} {
+		if got := nearZone(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
