@@ -76,9 +76,20 @@ func (c *Cues) claim(ctx context.Context, cl *claim, wait time.Duration) error {
 }
 
 func (c *Cues) claimOrWait(ctx context.Context, cl *claim, wait time.Duration) error {
+	place, leave := c.repeats.replace(ctx, cl, wait > 0)
+	defer leave()
 	if wait <= 0 {
 		return c.claims.do(ctx, cl, c.take)
 	}
+	err := c.wait(place, cl, wait)
+	if errors.Is(err, errReplaced) {
+		return nil // with nothing: the call that repeats it has the answer
+	}
+	return err
+}
+
+// wait takes work as soon as there is some.
+func (c *Cues) wait(ctx context.Context, cl *claim, wait time.Duration) error {
 	workspace := cl.caller.Workspace()
 	c.waiting.enter(workspace)
 	defer c.waiting.leave(workspace)

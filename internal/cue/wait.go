@@ -1,6 +1,10 @@
 package cue
 
-import "sync"
+import (
+	"context"
+	"errors"
+	"sync"
+)
 
 // waiters are the calls that wait for work, by workspace. The zero value is ready.
 //
@@ -65,4 +69,53 @@ type pulling struct {
 	claims  gather[claim]
 	reports gather[report]
 	waiting waiters
+	repeats repeats
+}
+
+// repeats are the waiting calls that have a request_id. A call that repeats one of them takes its place, and asks only when that
+// one has left: otherwise work could go to a call whose caller hung up, unnoticed so far, after its caller had asked again in
+// vain. The zero value is ready.
+type repeats struct {
+	mu    sync.Mutex
+	calls map[holder]*repeatable
+}
+
+type repeatable struct {
+	stop context.CancelCauseFunc
+	left chan struct{} // closed when it takes nothing any more
+}
+
+var errReplaced = errors.New("the call was repeated while it waited")
+
+// replace ends the call that a claim repeats, if that still waits. A claim that waits may be replaced itself: its context then
+// ends with errReplaced. The caller must leave.
+func (r *repeats) replace(ctx context.Context, cl *claim, waits bool) (place context.Context, leave func()) {
+	if cl.request == "" {
+		return ctx, func() {}
+	}
+	place, stop := context.WithCancelCause(ctx)
+	own := &repeatable{stop, make(chan struct{})}
+	of := holder{key: cl.caller.KeyID(), worker: cl.worker, request: cl.request}
+	r.mu.Lock()
+	old := r.calls[of]
+	if waits {
+		if r.calls == nil {
+			r.calls = map[holder]*repeatable{}
+		}
+		r.calls[of] = own
+	}
+	r.mu.Unlock()
+	if old != nil {
+		old.stop(errReplaced)
+		<-old.left
+	}
+	return place, func() {
+		stop(nil)
+		close(own.left)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.calls[of] == own {
+			delete(r.calls, of)
+		}
+	}
 }

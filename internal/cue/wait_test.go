@@ -207,6 +207,42 @@ func TestWorkOfWhoHungUp(t *testing.T) {
 	})
 }
 
+// A call that repeats one that still waits, whose caller may be gone, takes its place: what comes later goes to nobody who is not
+// there, and what was given before goes to the repetition.
+func TestWaitIsReplaced(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		worker, cue := f.key("worker", nil), f.cue("c", "0 0 1 1 *")
+		ask := input{"worker_id": "w", "max": 5, "request_id": "r"}
+		first := f.waits(t.Context(), worker, `{"worker_id":"w","max":5,"request_id":"r","wait":30}`)
+		if got := f.batch(worker, ask); len(got) != 0 {
+			t.Errorf("there is nothing, and it got %v", got)
+		}
+		id := f.fire(cue, nil)
+		if e := f.get(worker, id); e["status"] != "pending" || e["attempts"] != 0.0 {
+			t.Errorf("after its repetition the call took %v", e)
+		}
+		if got := answer(f, "execution.claim", <-first)["executions"].([]any); len(got) != 0 {
+			t.Errorf("the call that was repeated got %v", got)
+		}
+		second := f.waits(t.Context(), worker, `{"worker_id":"w","max":5,"request_id":"other","task":"none","wait":30}`)
+		third := f.waits(t.Context(), worker, `{"worker_id":"v","max":5,"request_id":"other","task":"none","wait":30}`) // of another worker
+		if got := f.batch(worker, ask); !slices.Equal(got, []string{id}) {
+			t.Errorf("it got %v", got)
+		}
+		for _, who := range []string{"w", "v"} {
+			f.batch(worker, input{"worker_id": who, "max": 1, "request_id": "other", "task": "none"})
+			if n := f.guests(); who == "w" && n != 1 || who == "v" && n != 0 {
+				t.Errorf("%d calls wait after the one of %s was repeated", n, who)
+			}
+		}
+		<-second
+		<-third
+		if n := len(f.cues.repeats.calls); n != 0 {
+			t.Errorf("%d calls are remembered", n)
+		}
+	})
+}
+
 // A caller that hangs up while it waits leaves nothing behind: no claim, no place in the waiting room, no goroutine.
 func TestWaitOfWhoHangsUp(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
