@@ -282,21 +282,23 @@ func TestWhyOfCallbacks(t *testing.T) {
 	})
 }
 
-// A callback that failed several times in a row rests.
+// A callback that failed several times in a row rests, and what is due waits for it.
 func TestWhyOfRest(t *testing.T) {
-	each(t, func(t *testing.T, f *fixture) {
-		until := f.cues.now() + 30_000_000
-		f.post.answer = func(_ *job, r *result) { r.back, r.until = true, until }
-		f.ok(f.admin, "cue.create", input{"name": "hook", "cron": "0 0 1 1 *", "callback_url": "https://203.0.113.9/"})
-		id := f.ok(f.admin, "cue.fire", input{"id": "hook"})["id"]
+	sending(t, func(t *testing.T, f *fixture, r *receiver) {
+		r.status(503, "")
+		f.webhook("hook", r, input{"cron": "0 0 1 1 *", "retry": input{"max_attempts": 1}})
+		for range 20 {
+			f.ok(f.admin, "cue.fire", input{"id": "hook"})
+		}
 		f.settle()
-		says(t, f.ok(f.admin, "execution.why", input{"id": id}), whyResting, "hook, due 10:01:40 today, waits because its callback failed several times in a row and rests until 10:02:10 today.")
-		f.post.mu.Lock()
-		f.post.answer = nil
-		f.post.mu.Unlock()
-		f.clock.Advance(time.Minute)
-		f.settle()
-		says(t, f.ok(f.admin, "execution.why", input{"id": id}), whyDone, "Nothing is wrong: hook, due 10:01:40 today, was done at 10:02:40 today.")
+		waits := f.ok(f.admin, "execution.list", input{"cue_id": "hook", "status": statusPending})["executions"].([]any)
+		if len(waits) == 0 {
+			t.Fatal("nothing waits")
+		}
+		got := f.ok(f.admin, "execution.why", input{"id": waits[0].(map[string]any)["id"]})
+		if s := got["sentence"].(string); got["cause"] != whyResting || !strings.HasPrefix(s, "hook, due 10:01:40 today, waits because its callback failed several times in a row and rests until 10:01:4") {
+			t.Error(got["cause"], s)
+		}
 	})
 }
 
