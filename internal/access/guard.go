@@ -35,7 +35,7 @@ func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error)
 	}
 	ctx = context.WithValue(ctx, callerKey{}, caller)
 	if c.Effect != op.Read && !c.Unaudited {
-		ctx = db.WithBeforeCommit(ctx, wasRecorded)
+		ctx = db.WithBeforeCommit(ctx, mayCommit)
 	}
 	return ctx, nil
 }
@@ -105,7 +105,11 @@ func (a *Access) Permit(ctx context.Context, c *op.Call) error {
 		return nil
 	}
 	caller := From(ctx)
-	if err := caller.permitted(); err != nil {
+	if c.Fetch != nil && !caller.leaves() { // the body took its time, in which the key may have ended
+		if err := caller.Recheck(ctx); err != nil {
+			return err
+		}
+	} else if err := caller.permitted(); err != nil {
 		return err
 	}
 	return a.greet(ctx, caller.grant)
@@ -201,11 +205,22 @@ var errNotRecorded = errors.New("the operation changed something and recorded no
 
 type recordedKey struct{}
 
-func wasRecorded(tx *db.Tx) error {
+// mayCommit is asked in the turn of each writing call: what it did is recorded, and its key still may. So nothing is committed after the
+// commit that ended or narrowed the key, however long ago the call was let in.
+func mayCommit(tx *db.Tx) error {
 	if tx.Get(recordedKey{}) == nil {
 		return errNotRecorded
 	}
-	return nil
+	c := From(tx.Context())
+	if c.leaves() {
+		return nil
+	}
+	perms, why := c.a.table.again(c.grant, c.a.now())
+	if !why.passes() {
+		return c.a.ended(why, 0)
+	}
+	c.perms.Store(uint64(perms))
+	return c.permitted()
 }
 
 // Unchanged says that a writing operation found nothing to change, so that its transaction may end without an audit row.

@@ -132,8 +132,12 @@ func (r *reader) callerRights(c *Caller) (rights, error) {
 		return rights{}, fmt.Errorf("read the calling key: %w", err)
 	}
 	r.seer = row.user
-	if r.knower, err = c.knower(r.tx); err != nil {
+	secret, err := c.inUse(r.tx)
+	if err != nil {
 		return rights{}, err
+	}
+	if row.kind != personal.String() {
+		r.knower = secret.shownTo // who perhaps is the one who calls
 	}
 	out, err := r.rights(row)
 	if err != nil {

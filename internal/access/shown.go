@@ -38,16 +38,16 @@ func (t *table) handedOver(k *key, now int64) bool {
 	return false
 }
 
-// knower is who was shown the secret that an integration key calls with, and is perhaps the one who calls; "" for nobody.
-func (c *Caller) knower(tx *db.Tx) (string, error) {
-	if c.grant.key.kind == personal {
-		return "", nil
-	}
-	s := secretRow{}
+// inUse is the row of the secret with which the call was made. One that has ended meanwhile is refused: memory learns of that only after
+// the commit, and two calls with one secret may be in the same.
+func (c *Caller) inUse(tx *db.Tx) (s secretRow, err error) {
 	if err := s.scan(tx.Row(sqlSecretByDigits, digitString(c.grant.digits))); err != nil {
-		return "", fmt.Errorf("read the secret in use: %w", err)
+		return s, fmt.Errorf("read the secret in use: %w", err)
 	}
-	return s.shownTo, nil
+	if s.over(c.a.now()) {
+		return s, c.a.ended(rotated, 0)
+	}
+	return s, nil
 }
 
 // stranger is who is noted as having seen a new secret of a key; "" for its own member, and for what the server itself shows. What is
