@@ -234,7 +234,7 @@ func TestLeavingWithASecretOfSomebodyElse(t *testing.T) {
 		for _, k := range out["known_keys"].([]any) {
 			x := k.(map[string]any)
 			known = append(known, x["name"].(string))
-			if mend := x["mend"].(string); mend != "unstuck keys rotate "+strings.TrimPrefix(x["redacted"].(string), "unstuck_***_") {
+			if mend := x["mend"].(string); mend != "unstuck keys rotate "+strings.TrimPrefix(x["redacted"].(string), "unstuck_***_")+" --now" {
 				t.Error(mend)
 			}
 		}
@@ -339,7 +339,7 @@ func TestLeavingWithWhatWasMadeWithAKnownSecret(t *testing.T) {
 			var known []string
 			for _, k := range out["known_keys"].([]any) {
 				x := k.(map[string]any)
-				known = append(known, strings.TrimRight(x["mend"].(string), "0123456789abcdef")+x["name"].(string))
+				known = append(known, strings.TrimRight(strings.TrimSuffix(x["mend"].(string), " --now"), "0123456789abcdef")+x["name"].(string))
 			}
 			slices.Sort(known)
 			if decision == "revoke" {
@@ -379,5 +379,28 @@ func TestChildOfAKnownSecretIsRemembered(t *testing.T) {
 		}
 		w.must(w.admin, "member.remove", in{"id": id, "keys": "revoke"})
 		w.refused(KeyRevoked, child, "key.self", nil)
+	})
+}
+
+// A member who is promoted while somebody else knows the first key would give that one the new role too: the call has to say so.
+func TestPromotionOfAHandedOverKey(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		id, handed := w.added("tom@example.com", RoleOperator)
+		e := w.refused(MemberHasKeys, w.admin, "member.update", in{"id": id, "role": RoleAdmin})
+		if keys := e.Extra.(heldKeys).Keys; len(keys) != 1 || keys[0].Reason != othersKnowIt {
+			t.Errorf("keys: %+v", keys)
+		}
+		w.must(w.admin, "member.update", in{"id": id, "role": RoleViewer}) // with less there is nothing to gain
+		w.must(w.admin, "member.update", in{"id": id, "role": RoleOperator, "keys": "hand_over"})
+		if who := w.must(handed, "key.self", nil)["member"].(map[string]any)["id"]; who != id {
+			t.Errorf("the first key belongs to %v", who)
+		}
+		w.replaced(handed)
+		w.must(w.admin, "member.update", in{"id": id, "role": RoleAdmin})
+		other, otherKey := w.added("ana@example.com", RoleViewer)
+		w.must(w.admin, "member.update", in{"id": other, "role": RoleAdmin, "keys": "revoke"})
+		if code := w.code(otherKey, "key.self", nil); code != KeyRevoked.Name {
+			t.Errorf("the first key: %s", code)
+		}
 	})
 }

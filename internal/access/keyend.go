@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"unstuck/internal/db"
 	"unstuck/internal/op"
@@ -22,7 +23,8 @@ type keyRotate struct {
 // Rotated is a key after a rotation. Secret is empty when only the old one was ended.
 type Rotated struct {
 	Key
-	Secret SecretText `json:"key" doc:"the new secret, shown this once; empty after finish"`
+	Secret  SecretText `json:"key" doc:"the new secret, shown this once; empty after finish"`
+	Warning string     `json:"warning" doc:"what goes on although the old secret ended at once; empty when nothing"`
 }
 
 func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err error) {
@@ -54,7 +56,12 @@ func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err 
 		if err != nil {
 			return err
 		}
-		out = Rotated{made.Key, SecretText(made.Secret)}
+		out = Rotated{Key: made.Key, Secret: SecretText(made.Secret)}
+		if overlap < 0 {
+			if out.Warning, err = r.goOn(row); err != nil {
+				return err
+			}
+		}
 		detail := keyDiff(target.key, row, in.Reason)
 		detail["secret"], detail["now"] = out.Secret.String(), overlap < 0
 		if by != nil {
@@ -63,6 +70,16 @@ func (a *Access) rotateKey(ctx context.Context, in keyRotate) (out Rotated, err 
 		return Record(tx, Event{Object: "key", ID: row.id, Name: row.name, Detail: detail})
 	})
 	return out, err
+}
+
+// goOn is the warning that keys which a key made outlive its old secret: whoever knew that one may know theirs.
+func (r *reader) goOn(row keyRow) (string, error) {
+	below, err := readKeys(r.tx, sqlKeysBelow, row.workspace, []string{row.id})
+	if err != nil || len(below) == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("%s that it made %s on. If the old secret leaked, whoever has it may know theirs too, or have made them: unstuck keys list --children %s shows them.",
+		plural(int64(len(below)), "key"), plainly(len(below), "goes", "go"), row.id), nil
 }
 
 // overlap is how long the old secret goes on; -1 when it ends at once.

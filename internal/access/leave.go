@@ -38,17 +38,18 @@ const (
 	sawItsSecret = "this member saw its secret by rotating it"
 	belowOne     = "made by a key whose secret this member may know"
 	handedItOver = "this member handed it over, and its own member has not replaced it"
+	othersKnowIt = "whoever handed it over knows it, and would gain what the new role adds until this member logs in"
 )
 
 // decideKeys ends the personal keys of a member who leaves, and does with the keys that he may know what the call says (KEYS 1, somebody
 // leaves). Without a word it refuses and lists them. A change of role concerns only keys that hold what the new role does not and the old
-// one did. It answers with those that go on while he may know their secret.
+// one did; one that adds something concerns the member's own first key while somebody else knows it. It answers with those that go on while he may know their secret.
 func (r *reader) decideKeys(c *Caller, m memberRow, role, what string, detail map[string]any) ([]KnownKey, error) {
 	rows, err := r.keysHeMayKnow(m)
 	if err != nil {
 		return nil, err
 	}
-	lost := rolePerms(m.role) &^ rolePerms(role)
+	lost, gained := rolePerms(m.role)&^rolePerms(role), rolePerms(role)&^rolePerms(m.role)
 	var concerned []keyRow
 	for _, row := range rows {
 		held, err := r.holds(row)
@@ -56,7 +57,7 @@ func (r *reader) decideKeys(c *Caller, m memberRow, role, what string, detail ma
 		switch {
 		case err != nil:
 			return nil, err
-		case !own && (role == "" || held&lost != 0):
+		case !own && (role == "" || held&lost != 0), own && gained != 0 && r.a.table.handedKey(row.id, r.a.now()):
 			concerned = append(concerned, row)
 		case own && role == "":
 			if err := r.a.endKey(r.tx, &row, c.KeyID()); err != nil {
@@ -137,7 +138,7 @@ func (r *reader) handOver(c *Caller, from string, rows []keyRow) ([]KnownKey, er
 	}
 	for i := range rows {
 		row := &rows[i]
-		if row.user != from {
+		if row.user != from || row.kind == personal.String() {
 			continue
 		}
 		if _, err := r.tx.Exec(sqlSecretsKnown, row.id, from); err != nil {
@@ -175,7 +176,7 @@ func (r *reader) known(who string, rows []keyRow) ([]KnownKey, error) {
 	out := []KnownKey{}
 	for _, row := range rows {
 		s := living[row.id]
-		mend := "unstuck keys rotate " + s.digits
+		mend := "unstuck keys rotate " + s.digits + " --now"
 		if row.kind == personal.String() { // which nobody else may turn
 			mend = "unstuck keys revoke " + s.digits
 		}
@@ -196,7 +197,7 @@ func (r *reader) hasKeys(rows []keyRow, member string) error {
 		return err
 	}
 	x := heldKeys{Mend: `Say keys=hand_over to keep them, his own as yours, or keys=revoke to end them: in the query of a DELETE, in the body of a PATCH.`}
-	own := 0
+	own, first := 0, false
 	for i, k := range keys {
 		h := heldKey{Key: k, Reason: r.reason(rows[i], k, member)}
 		if k.LastUsed != nil {
@@ -205,9 +206,14 @@ func (r *reader) hasKeys(rows []keyRow, member string) error {
 		if h.Reason == belongsToHim {
 			own++
 		}
+		first = first || h.Reason == othersKnowIt
 		x.Keys = append(x.Keys, h)
 	}
 	e := MemberHasKeys.Msg("%s Say what becomes of %s.", concern(own, len(keys)-own), plainly(len(keys), "it", "them"))
+	if first { // nothing else concerns a change that adds
+		e = MemberHasKeys.Msg("Whoever handed over this member's first key knows it still, and would have the new role too. Let the member log in first.")
+		x.Mend = "The member runs unstuck auth login, which replaces the key. Or say keys=revoke to end it, or keys=hand_over to go on all the same."
+	}
 	e.Extra = x
 	return e
 }
@@ -215,6 +221,8 @@ func (r *reader) hasKeys(rows []keyRow, member string) error {
 // reason is why a key is concerned.
 func (r *reader) reason(row keyRow, k Key, member string) string {
 	switch {
+	case row.user == member && row.kind == personal.String():
+		return othersKnowIt
 	case row.user == member:
 		return belongsToHim
 	case row.kind == personal.String():

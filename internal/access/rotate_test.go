@@ -3,6 +3,7 @@ package access
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -241,6 +242,24 @@ func TestNarrowingAndRevokingActOnBothSecrets(t *testing.T) {
 		w.must(w.admin, "key.revoke", in{"id": id})
 		for _, s := range []string{old, fresh} {
 			w.refused(KeyRevoked, s, "cue.list", nil)
+		}
+	})
+}
+
+// Keys that a key made do not end with its old secret, and whoever knew that may know theirs: the answer says so.
+func TestRotationNamesWhatGoesOn(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		secret, id := w.key("full")
+		if text := w.must(w.admin, "key.rotate", in{"id": id, "now": true}).str("warning"); text != "" {
+			t.Errorf("without children: %s", text)
+		}
+		secret = w.must(w.admin, "key.rotate", in{"id": id, "now": true}).str("key")
+		w.keyBy(secret, "worker")
+		if text := w.must(w.admin, "key.rotate", in{"id": id, "reason": "leaked"}).str("warning"); !strings.HasPrefix(text, "1 key that it made goes on.") || !strings.Contains(text, "--children "+id) {
+			t.Errorf("with one: %s", text)
+		}
+		if text := w.must(w.admin, "key.rotate", in{"id": id}).str("warning"); text != "" {
+			t.Errorf("with an overlap: %s", text)
 		}
 	})
 }

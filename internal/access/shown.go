@@ -38,6 +38,14 @@ func (t *table) handedOver(k *key, now int64) bool {
 	return false
 }
 
+// handedKey says whether a personal key, by id, is one that was handed over and not replaced.
+func (t *table) handedKey(id string, now int64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	k := t.key(id)
+	return k != nil && t.handedOver(k, now)
+}
+
 // inUse is the row of the secret with which the call was made. One that has ended meanwhile is refused: memory learns of that only after
 // the commit, and two calls with one secret may be in the same.
 func (c *Caller) inUse(tx *db.Tx) (s secretRow, err error) {

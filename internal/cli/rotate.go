@@ -49,6 +49,7 @@ func showRotated(r *run, a *answer) error {
 	}
 	r.handOver(k.Secret)
 	r.say("%s", strings.Join(r.rotatedWords(&k), "\n"))
+	r.caution(k.Warning)
 	return nil
 }
 
