@@ -168,9 +168,10 @@ func (c *Caller) mayMake(caller rights, w wanted) error {
 	return c.wants(caller, w.perms, "make a key that is not restricted in the same way")
 }
 
-// cuesExist refuses an id of a cue that the workspace does not have: a misspelt one would allow nothing.
+// cuesExist refuses an id of a cue that the workspace does not have: a misspelt one would allow nothing. A caller that may not read cues
+// is not told.
 func (a *Access) cuesExist(tx *db.Tx, c *Caller, r *rules, at string) error {
-	if r == nil {
+	if r == nil || !c.Holds("cues:read") {
 		return nil
 	}
 	for i, s := range r.Cues {

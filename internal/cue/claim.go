@@ -52,7 +52,7 @@ func (cl *claim) add(l lease) {
 
 // claim gets work for a call. It waits up to `wait` for some, and hands nothing over to a caller that has hung up or, after a
 // wait, to a key that has ended: that work is offered again at once. Only a caller that gave a request_id is expected to come
-// back for it.
+// back for it, also with its key's next secret.
 func (c *Cues) claim(ctx context.Context, cl *claim, wait time.Duration) error {
 	if err := cl.caller.CheckWorker(cl.worker); err != nil {
 		return err
@@ -67,7 +67,8 @@ func (c *Cues) claim(ctx context.Context, cl *claim, wait time.Duration) error {
 	if err == nil && wait > 0 {
 		err = cl.caller.Recheck(ctx)
 	}
-	if err != nil && len(cl.taken) > 0 && (cl.request == "" || ctx.Err() == nil) {
+	returns := err != nil && cl.request != "" && (ctx.Err() != nil || op.AsError(err).Code.Name == access.KeyRotated.Name)
+	if err != nil && len(cl.taken) > 0 && !returns {
 		if back := c.giveBack(context.WithoutCancel(ctx), cl.taken); back != nil {
 			return fmt.Errorf("%w; and its work could not be offered again at once: %w", err, back)
 		}

@@ -207,6 +207,39 @@ func TestWorkOfWhoHungUp(t *testing.T) {
 	})
 }
 
+// during is a context that does something when it is asked whether it is over.
+type during struct {
+	context.Context
+	do func()
+}
+
+func (d during) Err() error { d.do(); return nil }
+
+// A secret that ends while its call is given work takes the work away from nobody: by the request_id the key comes back for it, and
+// perhaps has already, with its next secret.
+func TestWorkOfARotatedSecret(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.ok(f.admin, "key.create", input{"name": "worker", "scope": "worker"})
+		id := f.fire(f.cue("c", "0 0 1 1 *"), nil)
+		next := ""
+		ctx := during{t.Context(), func() {
+			if next == "" && f.number("SELECT count(*) FROM executions WHERE status = 'delivering'") > 0 {
+				next = "-"
+				next = f.ok(f.admin, "key.rotate", input{"id": made["id"], "now": true})["key"].(string)
+			}
+		}}
+		r := request(made["key"].(string), "execution.claim")
+		r.Body = []byte(`{"worker_id":"w","request_id":"r","wait":5}`)
+		if res := f.set.Call(ctx, r); res.Err == nil || res.Err.Code.Name != "key_rotated" {
+			t.Fatalf("answer: %v", res.Err)
+		}
+		f.refused(f.admin, "execution.claim", input{"worker_id": "other"}, 409, "claim_failed")
+		if got := f.ok(next, "execution.claim", input{"worker_id": "w", "request_id": "r"}); got["execution_id"] != id || got["attempt"] != 1.0 {
+			t.Errorf("with the next secret: %v", got)
+		}
+	})
+}
+
 // A call that repeats one that still waits, whose caller may be gone, takes its place: what comes later goes to nobody who is not
 // there, and what was given before goes to the repetition.
 func TestWaitIsReplaced(t *testing.T) {
