@@ -5,24 +5,30 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"unstuck/internal/db"
+	"unstuck/internal/op"
 )
 
-// Ended is what must not come back to life when an older database is restored: revoked keys, secrets that a rotation ended, and what
-// keys and members could do before they were narrowed, demoted or removed.
+// Ended is what must not come back to life when an older database is restored: revoked keys, secrets that a rotation ended or will end,
+// and what keys and members could do before they were narrowed, demoted or removed.
 type Ended struct {
 	keys    []endedKey
 	secrets []endedSecret
-	living  []keyRow // that were changed since they were made
+	signing map[string]SecretText // webhook secrets, by workspace
+	living  []keyRow              // that were changed since they were made
 	members []memberRow
 }
 
 // Kept is what was carried over into a restored database.
 type Kept struct {
 	Revoked  int      // keys
-	Ended    int      // secrets of other keys
+	Ended    int      // secrets of other keys, also those that end by themselves
+	Rotate   []string // "name (id)" of keys that have no secret left that lasts
+	Signing  []string // names of the workspaces that sign with an older webhook secret again
 	Narrowed int      // keys
 	Members  int      // who were demoted or removed
 	Admins   []string // e-mail addresses of those who were, too, and stay: without one of them a workspace would have no admin
@@ -33,9 +39,11 @@ type endedKey struct {
 	at                int64
 }
 
+// endedSecret is a secret that ended or will (state, at), or that somebody else was shown.
 type endedSecret struct {
-	digits string
-	at     int64
+	digits, state string
+	at            int64
+	shownTo       string
 }
 
 // Ended lists what has ended in this database.
@@ -53,11 +61,14 @@ func (a *Access) Ended(ctx context.Context) (out Ended, err error) {
 		}
 		err = each(tx, sqlSecretsEnded, nil, func(r *sql.Rows) error {
 			var s endedSecret
-			err := r.Scan(&s.digits, &s.at)
+			err := r.Scan(&s.digits, &s.state, &s.at, &s.shownTo)
 			out.secrets = append(out.secrets, s)
 			return err
 		})
 		if err != nil {
+			return err
+		}
+		if out.signing, err = a.signingNow(tx); err != nil {
 			return err
 		}
 		if out.living, err = readKeys(tx, sqlKeysChanged); err != nil {
@@ -95,7 +106,10 @@ func (a *Access) KeepEnded(ctx context.Context, ended Ended) (kept Kept, err err
 				return err
 			}
 		}
-		if kept.Ended, err = a.keepSecrets(tx, ended.secrets); err != nil {
+		if err := a.keepSecrets(tx, ended.secrets, &kept); err != nil {
+			return err
+		}
+		if kept.Signing, err = a.olderSigning(tx, ended.signing); err != nil {
 			return err
 		}
 		if kept.Narrowed, err = a.keepNarrow(tx, ended.living); err != nil {
@@ -113,28 +127,109 @@ func (a *Access) KeepEnded(ctx context.Context, ended Ended) (kept Kept, err err
 	return kept, a.noteSecrets(ctx, known)
 }
 
-func (a *Access) keepSecrets(tx *db.Tx, ended []endedSecret) (n int, err error) {
+// keepSecrets moves secrets on towards their end as far as another database had, and notes who was shown them.
+func (a *Access) keepSecrets(tx *db.Tx, ended []endedSecret, kept *Kept) error {
 	for _, e := range ended {
 		s, row := secretRow{}, keyRow{}
 		err := s.scan(tx.Row(sqlSecretByDigits, e.digits))
-		if isNone(err) || err == nil && s.is(stateEnded) {
+		if isNone(err) {
 			continue
-		}
-		if err == nil {
-			err = setSecret(tx, s, stateEnded, e.at)
 		}
 		if err == nil {
 			err = row.scan(tx.Row(sqlKeyAnywhere, s.key))
 		}
-		if err == nil && row.revoked == 0 {
-			n++
-			err = a.append(tx, row.workspace, a.serverRow("server.restore", "key", row.id, row.name, map[string]any{"kept": "ended", "secret": s.redacted()}))
+		if err == nil && s.shownTo == "" && e.shownTo != "" {
+			err = noteShown(tx, &s, row.workspace, e.shownTo)
 		}
 		if err != nil {
-			return n, err
+			return fmt.Errorf("carry over secret %s: %w", e.digits, err)
+		}
+		if !e.after(s) {
+			continue
+		}
+		if err := setSecret(tx, s, secretStateOf(e.state), e.at); err != nil || row.revoked != 0 {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		kept.Ended++
+		detail := map[string]any{"kept": "ended", "secret": s.redacted(), "ends": op.Time(e.at)}
+		if err := a.append(tx, row.workspace, a.serverRow("server.restore", "key", row.id, row.name, detail)); err != nil {
+			return err
+		}
+		if name := fmt.Sprintf("%s (%s)", row.name, row.id); !slices.Contains(kept.Rotate, name) {
+			lasting, err := hasLasting(tx, row.id)
+			if err != nil {
+				return err
+			}
+			if !lasting {
+				kept.Rotate = append(kept.Rotate, name)
+			}
 		}
 	}
-	return n, nil
+	return nil
+}
+
+// noteShown notes who was shown a secret, unless that is somebody whom this database does not know: he came after the backup.
+func noteShown(tx *db.Tx, s *secretRow, workspace, user string) error {
+	if _, err := readMember(tx, workspace, user); err != nil {
+		if isNone(err) {
+			return nil
+		}
+		return err
+	}
+	s.shownTo = user
+	_, err := tx.Exec(sqlSecretShown, s.digits, user)
+	return err
+}
+
+// after says that a secret was nearer its end than this row of it.
+func (e endedSecret) after(s secretRow) bool {
+	switch state, was := secretStateOf(e.state), secretStateOf(s.state); {
+	case state < stateOld:
+		return false // only shown
+	case state == was:
+		return state == stateOld && e.at < s.ends
+	default:
+		return state > was
+	}
+}
+
+// hasLasting says whether a key has a secret that has no end yet.
+func hasLasting(tx *db.Tx, key string) (bool, error) {
+	secrets, err := readSecrets(tx, key)
+	return slices.ContainsFunc(secrets, func(s secretRow) bool { return s.is(statePending) || s.is(stateCurrent) }), err
+}
+
+// signingNow is the webhook secret of every workspace; "" for one that cannot be read: a damaged database must not stop its replacement.
+func (a *Access) signingNow(tx *db.Tx) (map[string]SecretText, error) {
+	ids, err := workspaceIDs(tx)
+	out := map[string]SecretText{}
+	for _, id := range ids {
+		w, err := readWorkspace(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		out[id], _ = a.sealer.open(w.webhookSecret)
+	}
+	return out, err
+}
+
+// olderSigning names the workspaces whose webhook secret is another one than in another database.
+func (a *Access) olderSigning(tx *db.Tx, newer map[string]SecretText) (names []string, err error) {
+	here, err := a.signingNow(tx)
+	for _, id := range slices.Sorted(maps.Keys(here)) {
+		if secret, ok := newer[id]; !ok || secret == here[id] {
+			continue
+		}
+		w, err := readWorkspace(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, w.name)
+	}
+	return names, err
 }
 
 // ForgetHeads removes the heads that were written down, so that those of a restored database can take their place.

@@ -80,7 +80,8 @@ const (
 	sqlSecretsOfKeys  = `SELECT ` + secretRead + ` FROM secrets WHERE key_id IN @list(?1) ORDER BY key_id, seq DESC`
 	sqlSecretByDigits = `SELECT ` + secretRead + ` FROM secrets WHERE digits = ?1`
 	sqlSecretsKnown   = `UPDATE secrets SET shown_to = ?2 WHERE key_id = ?1 AND shown_to = '' AND state <> 'ended'`
-	sqlSecretsEnded   = `SELECT digits, coalesce(ends_at, created_at) FROM secrets WHERE state = 'ended'`
+	sqlSecretShown    = `UPDATE secrets SET shown_to = ?2 WHERE digits = ?1`
+	sqlSecretsEnded   = `SELECT digits, state, coalesce(ends_at, created_at), shown_to FROM secrets WHERE state IN ('old', 'ended') OR shown_to <> '' ORDER BY key_id, seq`
 	sqlSecretTaken    = `SELECT count(*) FROM secrets WHERE digits = ?1`
 	sqlSecretAdd      = `INSERT INTO secrets (` + secretCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)`
 	sqlSecretState    = `UPDATE secrets SET state = ?2, ends_at = ?3 WHERE digits = ?1`

@@ -109,7 +109,13 @@ func (d *door) tellRestored(file string, done server.Restored) {
 		d.say("%s.", plural(done.Revoked, "key that it had revoked since stays revoked", "keys that it had revoked since stay revoked"))
 	}
 	if done.Ended > 0 {
-		d.say("%s.", plural(done.Ended, "secret that a rotation had ended since stays ended: rotate its key again", "secrets that rotations had ended since stay ended: rotate their keys again"))
+		d.say("%s.", plural(done.Ended, "secret that a rotation had replaced since ends as it did there", "secrets that rotations had replaced since end as they did there"))
+	}
+	for _, key := range done.Rotate {
+		d.say("Key %s has no secret left that lasts: give it a new one with `unstuck keys rotate`.", key)
+	}
+	for _, workspace := range done.Signing {
+		d.say("Workspace %s signs with its older webhook secret again: rotate it again if it was rotated because somebody knew it.", workspace)
 	}
 	if done.Narrowed > 0 {
 		d.say("%s.", plural(done.Narrowed, "key may do only what both databases let it", "keys may do only what both databases let them"))
@@ -120,5 +126,6 @@ func (d *door) tellRestored(file string, done server.Restored) {
 	for _, email := range done.Admins {
 		d.say("%s was demoted or removed since, but is admin again: the backup knows no other admin of that workspace.", email)
 	}
-	d.say("What was given since the backup is gone with it: new keys, wider rights, new members and roles.")
+	d.say("What was given since the backup is gone with it: new keys, wider rights, new members and roles. Keys that were handed over since\n" +
+		"belong to the member they had before; who was shown a secret is still known.")
 }
