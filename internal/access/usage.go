@@ -128,7 +128,7 @@ func (u *usage) note(x use) {
 func (c *Caller) useOf(call *op.Call, err *op.Error) use {
 	x := use{
 		key: c.grant.key, at: c.a.now(), digits: c.grant.digits, operation: call.Name, via: doorOf(call),
-		agent: call.UserAgent[:min(maxAgent, len(call.UserAgent))], address: c.addr,
+		agent: agentOf(call.UserAgent), address: c.addr,
 	}
 	if err != nil {
 		x.code, x.class = err.Code.Name, classFailed
@@ -137,6 +137,12 @@ func (c *Caller) useOf(call *op.Call, err *op.Error) use {
 		}
 	}
 	return x
+}
+
+// agentOf is the beginning of a user agent, without keys: what is noted is shown to others.
+func agentOf(said string) string {
+	s, _ := Redact(said)
+	return s[:min(maxAgent, len(s))]
 }
 
 // doorOf is how a call came, as people are told: what the caller says it is, or the door.

@@ -75,6 +75,17 @@ func TestLastUse(t *testing.T) {
 	})
 }
 
+// TestUserAgentsHoldNoKeys: what a program says of itself is shown to others.
+func TestUserAgentsHoldNoKeys(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		secret, id := w.key("worker", nil)
+		w.must(secret, "execution.claim", nil, from{agent: strings.Repeat("x", maxAgent-30) + " " + w.admin})
+		if _, got := w.lastUsed(id); !strings.HasSuffix(got.UserAgent, "x unstuck_***_"+w.admin[len(w.admin)-8:]) {
+			t.Errorf("a key in a user agent is kept: %s", got.UserAgent)
+		}
+	})
+}
+
 // TestWhoStillUsesTheOldSecret: each secret of a rotation has a last use of its own.
 func TestWhoStillUsesTheOldSecret(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
