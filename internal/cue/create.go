@@ -113,7 +113,7 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 				return err
 			}
 		}
-		if out, err = q.object(caller); err != nil {
+		if out, err = q.object(); err != nil {
 			return err
 		}
 		return access.Record(tx, access.Event{Object: "cue", ID: q.id, Name: q.name, Detail: cueChange{Schedule: []scheduleObject{out.Schedule}}})

@@ -129,7 +129,7 @@ func TestCreate(t *testing.T) {
 			"retry":{"max_attempts":5},"on_failure":{"email":false,"webhook":null,"pause":true},"verification":{"mode":"manual"},"unknown":1}`
 		want := `{"id":"ID","name":"a","description":"what","status":"active","transport":"worker",` +
 			`"schedule":{"type":"recurring","timezone":"europe/berlin","cron":"*/5 * * * *"},` +
-			`"callback":{"url":"https://example.com/","method":"POST","headers":{"X-A":"1"}},` +
+			`"callback":{"url":"https://example.com/","method":"POST","headers":{"X-A":"***"}},` +
 			`"payload":{"task":"t","n":1.0,"big":1e2,"é":"\u00e9"},"retry":{"max_attempts":5,"backoff_minutes":[1,5,15]},` +
 			`"next_run":"2026-11-23T10:05:00Z","last_run":null,"run_count":0,"fired_count":0,` +
 			`"on_failure":{"email":false,"webhook":null,"pause":true},"verification":{"mode":"manual"},"catch_up":"run_once_if_missed",` +

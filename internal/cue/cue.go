@@ -197,7 +197,7 @@ type scheduleObject struct {
 type callbackObject struct {
 	URL     *string           `json:"url"`
 	Method  string            `json:"method"`
-	Headers map[string]string `json:"headers" doc:"their values are *** to a key without cues:write"`
+	Headers map[string]string `json:"headers" doc:"their values are shown to nobody, as ***; sent back, *** keeps what is stored"`
 }
 
 type retryObject struct {
@@ -215,11 +215,17 @@ func (q *cue) scheduleObject() scheduleObject {
 	return scheduleObject{Type: q.kind, Timezone: q.timezone, Cron: q.cron, At: (*op.OffsetTime)(q.at)}
 }
 
-// masked stands for the value of a callback header before callers that may not know it.
+// masked stands for the value of a callback header, which is stored and sent but shown to nobody.
 const masked = "***"
 
+func mask(headers map[string]string) {
+	for name := range headers {
+		headers[name] = masked
+	}
+}
+
 // object is the cue as a caller may see it.
-func (q *cue) object(caller *access.Caller) (cueObject, error) {
+func (q *cue) object() (cueObject, error) {
 	o := cueObject{
 		ID: q.id, Name: q.name, Description: q.description, Status: cueStatus(q.status), Transport: q.transport,
 		Schedule: q.scheduleObject(),
@@ -240,10 +246,6 @@ func (q *cue) object(caller *access.Caller) (cueObject, error) {
 	if q.verification != nil {
 		o.Verification = policyOf(*q.verification).object()
 	}
-	if !caller.Holds("cues:write") {
-		for name := range o.Callback.Headers {
-			o.Callback.Headers[name] = masked
-		}
-	}
+	mask(o.Callback.Headers)
 	return o, nil
 }

@@ -128,7 +128,7 @@ func TestReplyOf(t *testing.T) {
 
 func stored(s *said) []byte { return []byte(s.stored(0)) }
 
-// Answers are kept, without keys of ours, and shown to keys that may know the callback's headers.
+// Answers are kept, without keys of ours, and shown to keys that may change the callback.
 func TestResponseBody(t *testing.T) {
 	sending(t, func(t *testing.T, f *fixture, r *receiver) {
 		r.status(200, "you sent "+f.admin+strings.Repeat("é", 3000))

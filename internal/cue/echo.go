@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"unstuck/internal/access"
 	"unstuck/internal/op"
 )
 
@@ -57,7 +58,17 @@ type echoHour struct {
 	n     int
 }
 
-// store keeps a document and the headers it came with. Workspace is "" for what strangers post.
+// shown says that the value of a header is kept: of one that our own deliveries carry, or that frames a message. All others may be
+// secrets, and who may read the sink need not know them.
+func shown(name string) bool {
+	switch name {
+	case "accept", "accept-encoding", "content-length", "content-type", "user-agent":
+		return true
+	}
+	return strings.HasPrefix(name, "x-cueapi-") || strings.HasPrefix(name, "webhook-")
+}
+
+// store keeps a document and the headers it came with, without secrets. Workspace is "" for what strangers post.
 func (s *sink) store(workspace, token string, body []byte, h http.Header) error {
 	switch {
 	case len(token) < echoTokenLeast:
@@ -67,11 +78,14 @@ func (s *sink) store(workspace, token string, body []byte, h http.Header) error 
 	case !json.Valid(body):
 		return op.InvalidJSON.Msg("Request body is not valid JSON.")
 	}
+	body, _ = redactJSON(body)
 	e := &echo{key: echoKey{workspace, token}, payload: body, headers: map[string]string{}, at: s.now()}
 	for name, values := range h {
-		if len(values) > 0 {
-			e.headers[strings.ToLower(name)] = strings.Join(values, ", ")
+		name, value := strings.ToLower(name), masked
+		if shown(name) {
+			value, _ = access.Redact(strings.Join(values, ", "))
 		}
+		e.headers[name] = value
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +154,7 @@ func (c *Cues) storeEcho(ctx context.Context, in echoInput) (out echoStored, err
 type echoObject struct {
 	Status     string            `json:"status" doc:"waiting or delivered"`
 	Payload    op.Value          `json:"payload,omitempty" doc:"the document"`
-	Headers    map[string]string `json:"headers,omitempty" doc:"with names in lower case"`
+	Headers    map[string]string `json:"headers,omitempty" doc:"with names in lower case; values are *** but those of headers that this server sends itself"`
 	ReceivedAt *op.OffsetTime    `json:"received_at,omitempty"`
 }
 

@@ -3,6 +3,7 @@ package cue
 import (
 	"encoding/json"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,11 +189,15 @@ func (d *definition) applyCallback(c *Cues, q *cue) error {
 		return err
 	}
 	in := d.Callback.Val
+	before := text(cb.URL)
 	if in.URL.Set {
 		if d.call != nil {
 			return d.call
 		}
 		cb.URL = &in.URL.Val
+	}
+	if keeps := !in.Headers.Set && len(cb.Headers) > 0 || slices.Contains(slices.Collect(maps.Values(in.Headers.Val)), masked); keeps && originOf(before) != originOf(text(cb.URL)) {
+		return op.Invalid("body.callback.headers", "Value error, the values of the headers are kept for the host they were given for. Send them again, or {} for none")
 	}
 	cb.Method = in.Method.Or(cb.Method)
 	if in.Headers.Set {
@@ -209,10 +214,19 @@ func (d *definition) applyCallback(c *Cues, q *cue) error {
 	return q.setEndpoint(d.host)
 }
 
+// originOf is the scheme and host of an address. The values of headers, which nobody is shown, do not follow a cue to another one.
+func originOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	return strings.ToLower(u.Scheme + "://" + u.Host)
+}
+
 const headersMost = 8 << 10 // bytes of names and values of callback headers; receivers take hardly more
 
-// mergeHeaders is the new set of callback headers. The value *** stands for the stored one, so that what was read without the
-// right to see the values can be sent back.
+// mergeHeaders is the new set of callback headers. The value *** stands for the stored one, so that what was read, without the
+// values, can be sent back.
 func mergeHeaders(stored, sent map[string]string) (map[string]string, error) {
 	out, size := map[string]string{}, 0
 	for _, name := range slices.Sorted(maps.Keys(sent)) {

@@ -41,7 +41,7 @@ func (c *Cues) list(ctx context.Context, in listInput) (out cueList, err error) 
 			return fmt.Errorf("list cues: %w", err)
 		}
 		for i := range qs {
-			o, err := qs[i].object(caller)
+			o, err := qs[i].object()
 			if err != nil {
 				return err
 			}
@@ -119,7 +119,7 @@ func (c *Cues) get(ctx context.Context, in getInput) (out cueDetail, err error) 
 			return err
 		}
 		out = cueDetail{ExecutionLimit: in.ExecutionLimit, ExecutionOffset: in.ExecutionOffset}
-		if out.cueObject, err = q.object(caller); err != nil {
+		if out.cueObject, err = q.object(); err != nil {
 			return err
 		}
 		if out.Preview, err = c.preview(q, int(in.Preview.Val)); err != nil {

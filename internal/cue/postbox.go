@@ -19,6 +19,9 @@ import (
 	"unstuck/internal/webhook"
 )
 
+// secretLeast is from how many bytes on the value of a header counts as a secret; a shorter one stands in many texts by chance.
+const secretLeast = 6
+
 // senderMost is the memory that the sender may fill with jobs. The courier fills less of it, unless texts grow on the way: a
 // letter that is not ASCII takes up to three times its bytes in the form that is signed.
 const senderMost = 4 * memoryMost
@@ -113,6 +116,7 @@ func (p *postbox) request(j *job) (*webhook.Job, error) {
 	to := text(cb.URL)
 	if j.endpoint == endpointEcho {
 		to = homeURL(j.workspace, to)
+		mask(cb.Headers) // what arrives there is shown to keys that may not know them
 	}
 	return &webhook.Job{
 		ID: j.id, Workspace: j.workspace, Method: cb.Method, URL: to, Body: body, Secrets: secrets,
@@ -154,15 +158,21 @@ func (p *postbox) result(res *webhook.Result) *result {
 	}
 	r.class, r.good, r.gone = string(res.Class), res.Class == webhook.Delivered, res.Class == webhook.Gone
 	r.reply = res.Body
-	r.body = beginning(res.Body)
+	r.body = beginning(res.Body, res.Job.Custom)
 	return r
 }
 
-// beginning is what is kept of an answer: its first characters, as text, without keys of ours.
-func beginning(body []byte) string {
+// beginning is what is kept of an answer: its first characters, as text, without keys of ours and without the values of headers
+// that it may have been told, as far as they are long enough to be secrets.
+func beginning(body []byte, told map[string]string) string {
 	s := strings.ToValidUTF8(string(body[:min(len(body), bodyMost*utf8.UTFMax)]), "\ufffd")
 	s = strings.ReplaceAll(s, "\x00", "\ufffd")
 	s, _ = access.Redact(s)
+	for _, value := range told {
+		if len(value) >= secretLeast {
+			s = strings.ReplaceAll(s, value, masked)
+		}
+	}
 	cut(&s, bodyMost)
 	return s
 }

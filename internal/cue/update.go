@@ -127,7 +127,7 @@ func (c *Cues) edit(ctx context.Context, id string, fn editor, fields ...string)
 		if err := c.change(tx, old, &q, now); err != nil {
 			return err
 		}
-		if out, err = q.object(caller); err != nil {
+		if out, err = q.object(); err != nil {
 			return err
 		}
 		return access.Record(tx, access.Event{Object: "cue", ID: q.id, Name: q.name, Detail: changeOf(old, &q, fields)})

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"unstuck/internal/db"
 )
 
 // at reads a dotted place in an answer; a number is an entry of a list.
@@ -67,9 +69,9 @@ func TestUpdate(t *testing.T) {
 			{"once clears cron", input{"schedule": input{"type": "once", "at": "2026-12-01T00:00:00Z"}},
 				map[string]any{"schedule.type": "once", "schedule.cron": nil, "schedule.at": "2026-12-01T00:00:00+00:00", "schedule.timezone": "Europe/Berlin", "next_run": "2026-12-01T00:00:00Z"}},
 			{"URL keeps method and headers", input{"callback": input{"url": "https://example.com/b"}},
-				map[string]any{"callback.url": "https://example.com/b", "callback.method": "PUT", "callback.headers": map[string]any{"Authorization": "s3cret", "X-A": "1"}}},
+				map[string]any{"callback.url": "https://example.com/b", "callback.method": "PUT", "callback.headers": map[string]any{"Authorization": "***", "X-A": "***"}}},
 			{"headers replace, *** keeps", input{"callback": input{"headers": input{"authorization": "***", "X-B": "2"}}},
-				map[string]any{"callback.url": "https://example.com/a", "callback.headers": map[string]any{"authorization": "s3cret", "X-B": "2"}}},
+				map[string]any{"callback.url": "https://example.com/a", "callback.headers": map[string]any{"authorization": "***", "X-B": "***"}}},
 			{"payload replaces", input{"payload": input{"x": 1}}, map[string]any{"payload": map[string]any{"x": 1.}}},
 			{"retry takes defaults", input{"retry": input{"backoff_minutes": []int{}}}, map[string]any{"retry.max_attempts": 3., "retry.backoff_minutes": []any{}}},
 			{"on_failure takes defaults", input{"on_failure": input{}}, map[string]any{"on_failure.pause": false}},
@@ -141,20 +143,37 @@ func TestUpdateRefuses(t *testing.T) {
 	})
 }
 
-// Values of callback headers are secrets: without cues:write they read ***, and what was read can be sent back.
+// Values of callback headers are secrets: every key reads ***, what was read can be sent back, and no value follows a cue to another
+// host.
 func TestHeadersAreMasked(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		made := f.ok(f.admin, "cue.create", newCue("c", input{"callback": input{"headers": input{"Authorization": "s3cret"}}}))
-		reader := f.key("read-only", nil)
+		id, reader := made["id"], f.key("read-only", nil)
 		for _, answer := range []map[string]any{
-			f.ok(reader, "cue.get", input{"id": made["id"]}),
+			made,
+			f.ok(f.admin, "cue.get", input{"id": id}),
+			f.ok(reader, "cue.get", input{"id": id}),
 			f.ok(reader, "cue.list", nil)["cues"].([]any)[0].(map[string]any),
+			f.ok(f.admin, "cue.update", input{"id": id, "callback": made["callback"]}),
 		} {
 			holds(t, answer, map[string]any{"callback.headers": map[string]any{"Authorization": "***"}})
 		}
-		read := f.ok(reader, "cue.get", input{"id": made["id"]})["callback"]
-		f.ok(f.admin, "cue.update", input{"id": made["id"], "callback": read})
-		holds(t, f.ok(f.admin, "cue.get", input{"id": made["id"]}), map[string]any{"callback.headers": map[string]any{"Authorization": "s3cret"}})
+		stored := func() (callback string) {
+			f.must(f.db.View(t.Context(), func(tx *db.Tx) error { return tx.Row("SELECT callback FROM cues").Scan(&callback) }))
+			return callback
+		}
+		if s := stored(); !strings.Contains(s, "s3cret") {
+			t.Errorf("a masked value was stored: %s", s)
+		}
+		for _, callback := range []input{
+			{"url": "https://other.example.com/"}, {"url": "https://other.example.com/", "headers": input{"authorization": "***"}},
+		} {
+			f.refused(f.admin, "cue.update", input{"id": id, "callback": callback}, 422, "validation_error")
+		}
+		f.ok(f.admin, "cue.update", input{"id": id, "callback": input{"url": "https://other.example.com/", "headers": input{"authorization": "new"}}})
+		if s := stored(); strings.Contains(s, "s3cret") {
+			t.Errorf("a value went to another host: %s", s)
+		}
 	})
 }
 
