@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,10 @@ const (
 	// bodyWithin is how long a body may take to come from who has shown a key, and strangerWithin from others.
 	bodyWithin     = 30 * time.Second
 	strangerWithin = 5 * time.Second
+	// stepBody is what has to come of a body, or its end, in each stepWithin while it holds room, and the room that is taken first for
+	// one whose length is not announced.
+	stepBody   = 64 << 10
+	stepWithin = 5 * time.Second
 )
 
 // intake is the body of one request. It is read when the guard has let the caller in, so that strangers cost no memory.
@@ -33,7 +38,7 @@ type intake struct {
 	room *room
 	w    http.ResponseWriter
 	r    *http.Request
-	who  string // whose room was taken
+	who  holder // whose room was taken
 	took int64  // bytes of it
 	read bool   // to its end
 	lost bool   // it broke off, or did not come in time
@@ -54,11 +59,14 @@ func (h *handler) callWithBody(w http.ResponseWriter, r *http.Request, req *op.R
 }
 
 // fetch reads the body, up to op.MaxBody, whether its length was announced or not. Beyond smallBody it takes room first: for the
-// length that was announced, else for the most that may come.
+// length that was announced, else as the body grows.
 func (b *intake) fetch(ctx context.Context, c *op.Call) error {
 	within := strangerWithin
 	if caller, ok := c.Caller.(interface{ Workspace() string }); ok {
-		b.who, within = caller.Workspace(), bodyWithin
+		b.who.workspace, within = caller.Workspace(), bodyWithin
+	}
+	if caller, ok := c.Caller.(interface{ KeyID() string }); ok {
+		b.who.key = caller.KeyID()
 	}
 	length := b.r.ContentLength
 	if length > 0 && length <= smallBody && c.Caller != nil { // as most are; the server's own deadline will do
@@ -70,32 +78,64 @@ func (b *intake) fetch(ctx context.Context, c *op.Call) error {
 	b.deadline(within)
 	buf := bytes.NewBuffer(make([]byte, 0, smallBody+bytes.MinRead))
 	n, err := buf.ReadFrom(io.LimitReader(b.r.Body, smallBody))
+	c.Body = buf.Bytes()
 	if err == nil && n == smallBody {
-		if length < 0 {
-			length = op.MaxBody
-		}
-		if !b.room.take(ctx, b.who, length) {
+		if c.Body, err = b.large(ctx, c.Body, within); errors.Is(err, errNoRoom) {
 			e := op.Unavailable.Msg("The server is busy receiving other large requests. Try again in a moment.")
 			e.Header = http.Header{"Retry-After": {"1"}}
 			return e
 		}
-		b.took = length
-		b.deadline(within)
-		buf.Grow(int(length) - smallBody + bytes.MinRead)
-		n, err = buf.ReadFrom(io.LimitReader(b.r.Body, op.MaxBody+1-smallBody))
-		n += smallBody
 	}
-	c.Body, c.Broken, c.TooLarge = buf.Bytes(), err, n > op.MaxBody
+	c.Broken, c.TooLarge = err, len(c.Body) > op.MaxBody
 	if b.read, b.lost = err == nil && !c.TooLarge, err != nil; b.read {
 		b.deadline(0)
 	}
 	return nil
 }
 
+var errNoRoom = errors.New("no room for a body")
+
+// large reads on to the end of a body, or to one byte beyond op.MaxBody. Room is what the buffer takes; one whose length is unknown
+// doubles.
+func (b *intake) large(ctx context.Context, body []byte, within time.Duration) ([]byte, error) {
+	size, step := b.r.ContentLength, 0
+	if size < 0 {
+		size = stepBody
+	}
+	var end time.Time
+	for {
+		if !b.room.take(ctx, b.who, size-b.took) {
+			return body, errNoRoom
+		}
+		if b.took = size; end.IsZero() {
+			end = time.Now().Add(within)
+		}
+		body = slices.Grow(body, int(size)+1-len(body))
+		for step = len(body); len(body) <= int(size); {
+			if len(body) >= step {
+				step = len(body) + stepBody
+				b.deadline(max(1, min(stepWithin, time.Until(end)))) // 0 would be no deadline
+			}
+			n, err := b.r.Body.Read(body[len(body) : size+1])
+			body = body[:len(body)+n]
+			if errors.Is(err, io.EOF) {
+				return body, nil
+			}
+			if err != nil {
+				return body, err
+			}
+		}
+		if size >= op.MaxBody {
+			return body, nil
+		}
+		size = min(2*size, op.MaxBody)
+	}
+}
+
 // deadline is until when a read of the body has to succeed; 0: any time. Where there is no connection there is none.
 func (b *intake) deadline(within time.Duration) {
 	at := time.Time{}
-	if within > 0 {
+	if within != 0 {
 		at = time.Now().Add(within)
 	}
 	_ = http.NewResponseController(b.w).SetReadDeadline(at)

@@ -17,10 +17,11 @@ import (
 	"unstuck/internal/rest"
 )
 
-// tenant is a caller; its name is its workspace.
+// tenant is a caller; its name is its key, and up to a "/" its workspace.
 type tenant string
 
-func (t tenant) Workspace() string { return string(t) }
+func (t tenant) Workspace() string { ws, _, _ := strings.Cut(string(t), "/"); return ws }
+func (t tenant) KeyID() string     { return string(t) }
 
 // tenants is a guard that lets in whoever names a tenant.
 type tenants struct{}
@@ -168,14 +169,14 @@ func TestStrangersBodies(t *testing.T) {
 	})
 }
 
-// TestSlowSenders get so long for their body, and strangers less where they may send one.
+// TestSlowSenders get so long for their body, and strangers less where they may send one. What holds room must go on coming.
 func TestSlowSenders(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *receiver) {
 		for _, x := range []struct {
 			who, path string
 			announced int
 			within    time.Duration
-		}{{"a", "/keep", op.MaxBody, 30 * time.Second}, {"a", "/keep", -1, 30 * time.Second}, {"", "/give", op.MaxBody, 5 * time.Second}, {"", "/give", 100, 5 * time.Second}} {
+		}{{"a", "/keep", 4000, time.Minute}, {"a", "/keep", op.MaxBody, 5 * time.Second}, {"a", "/keep", -1, 30 * time.Second}, {"", "/give", op.MaxBody, 5 * time.Second}, {"", "/give", 100, 5 * time.Second}} {
 			slow := s.send(x.who, x.path, x.announced, min(max(x.announced-1, 10), 10_000))
 			if r := slow.wants(t, 400, x.within); !strings.Contains(r.body, "could not be read to its end") || !r.Close {
 				t.Errorf("%s", r.body)
@@ -185,38 +186,73 @@ func TestSlowSenders(t *testing.T) {
 	})
 }
 
-// TestRoomForBodies: what large bodies take up together is bounded, for a workspace and for all; small ones need no room.
+// TestRoomForBodies: what large bodies take up together is bounded, for a key, for a workspace and for all; small ones need no room.
 func TestRoomForBodies(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *receiver) {
-		full := func(who string) (held []*sending) {
-			for i := range 16 {
-				held = append(held, s.send(who, "/keep", op.MaxBody-i, 10_000))
+		var held []*sending
+		hold := func(who string, n, announced int) {
+			for range n {
+				held = append(held, s.send(who, "/keep", announced, 10_000))
 			}
-			return held
 		}
-		held := full("a")
-		more := s.send("a", "/keep", op.MaxBody, op.MaxBody)
-		chunked := s.send("a", "/keep", -1, 10_000)
+		hold("a/1", 4, op.MaxBody)
+		more := s.send("a/1", "/keep", op.MaxBody, op.MaxBody)
 		more.waits(t)
-		s.send("a", "/keep", 4000, 4000).wants(t, 204, 0)
+		s.send("a/2", "/keep", op.MaxBody, op.MaxBody).wants(t, 204, 0)
+		s.send("a/1", "/keep", 4000, 4000).wants(t, 204, 0)
+		hold("a/2", 4, op.MaxBody)
+		hold("a/3", 4, op.MaxBody)
+		hold("a/4", 4, op.MaxBody)
+		full := s.send("a/5", "/keep", op.MaxBody, op.MaxBody)
+		full.waits(t)
 		s.send("b", "/keep", op.MaxBody, op.MaxBody).wants(t, 204, 0)
-		<-time.After(9 * time.Second)
-		_ = chunked.conn.Close() // it may come first, and then has nothing to send
+		<-time.After(4 * time.Second)
 		_ = held[0].conn.Close()
-		more.wants(t, 204, 9*time.Second)
-		synctest.Wait()
-		held = append(held[1:], s.send("a", "/keep", op.MaxBody, 10_000))
-		for _, who := range []string{"b", "c", "d"} {
-			held = append(held, full(who)...)
+		more.wants(t, 204, 4*time.Second)
+		full.wants(t, 204, 4*time.Second)
+	})
+}
+
+// TestRoomIsLeft: workspaces that take all they can get leave room for the bodies of others, whether they announce a length or not, and
+// what does not come on gives its room back.
+func TestRoomIsLeft(t *testing.T) {
+	for _, announced := range []int{op.MaxBody, -1} {
+		inBubble(t, func(t *testing.T, s *receiver) {
+			var held []*sending
+			for _, ws := range []string{"a", "b", "c", "d"} {
+				for i := range 16 {
+					held = append(held, s.send(fmt.Sprintf("%s/%d", ws, i), "/keep", announced, 10_000))
+				}
+			}
+			for range 10 {
+				s.send("e", "/keep", 6000, 6000).wants(t, 204, 0)
+				s.send("e", "/keep", op.MaxBody, op.MaxBody).wants(t, 204, 0)
+			}
+			s.send("a/0", "/keep", 4000, 4000).wants(t, 204, 0)
+			for _, x := range held {
+				r := <-x.answer
+				if r.Response == nil || r.StatusCode != 400 && r.StatusCode != 503 || !r.Close {
+					t.Errorf("a slow sender got %+v", r)
+				}
+			}
+			s.send("a/0", "/keep", op.MaxBody, op.MaxBody).wants(t, 204, 0)
+		})
+	}
+}
+
+// TestRoomGrows: a body of unknown length takes room as it comes, and one that is sent in pieces that come in time is read.
+func TestRoomGrows(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *receiver) {
+		for range 20 {
+			s.send("a", "/keep", -1, 10_000)
 		}
-		e := s.send("e", "/keep", op.MaxBody, op.MaxBody)
-		if r := e.wants(t, 503, 10*time.Second); r.Header.Get("Retry-After") != "1" || !strings.Contains(r.body, "busy receiving") {
-			t.Errorf("%v %s", r.Header, r.body)
+		s.send("a", "/keep", op.MaxBody, op.MaxBody).wants(t, 204, 0)
+		steady := s.send("b", "/keep", op.MaxBody, 64<<10)
+		for range 7 {
+			<-time.After(4 * time.Second)
+			_, _ = io.WriteString(steady.conn, strings.Repeat(" ", 64<<10))
 		}
-		for _, x := range held {
-			_ = x.conn.Close()
-		}
-		synctest.Wait()
-		s.send("e", "/keep", op.MaxBody, op.MaxBody).wants(t, 204, 0)
+		_, _ = io.WriteString(steady.conn, strings.Repeat(" ", op.MaxBody-8*64<<10))
+		steady.wants(t, 204, 28*time.Second)
 	})
 }
