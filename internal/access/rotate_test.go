@@ -249,11 +249,11 @@ func TestNarrowingAndRevokingActOnBothSecrets(t *testing.T) {
 // Keys that a key made do not end with its old secret, and whoever knew that may know theirs: the answer says so.
 func TestRotationNamesWhatGoesOn(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		secret, id := w.key("full")
+		_, id := w.key("full")
 		if text := w.must(w.admin, "key.rotate", in{"id": id, "now": true}).str("warning"); text != "" {
 			t.Errorf("without children: %s", text)
 		}
-		secret = w.must(w.admin, "key.rotate", in{"id": id, "now": true}).str("key")
+		secret := w.must(w.admin, "key.rotate", in{"id": id, "now": true}).str("key")
 		w.keyBy(secret, "worker")
 		if text := w.must(w.admin, "key.rotate", in{"id": id, "reason": "leaked"}).str("warning"); !strings.HasPrefix(text, "1 key that it made goes on.") || !strings.Contains(text, "--children "+id) {
 			t.Errorf("with one: %s", text)

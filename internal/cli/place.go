@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"unstuck/internal/access"
 )
 
 // defaultURL is where a server listens that was told nothing else.
@@ -44,6 +46,9 @@ func (d *door) findPlace() (place, error) {
 		return place{}, err
 	}
 	p := place{url: firstOf(d.flags.url, d.Getenv(urlVar), defaultURL)}
+	if _, keys := access.Redact(p.url); keys > 0 { // which must not be looked up, nor shown
+		return p, usage("A key was given where the address of a server belongs (--url or %s). Put it into %s, and the address into %s.", urlVar, keyVar, urlVar)
+	}
 	switch key := d.Getenv(keyVar); {
 	case d.flags.keyFile != "":
 		p.source = d.tilde(d.flags.keyFile)

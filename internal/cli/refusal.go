@@ -151,7 +151,14 @@ func (r *refusal) facts(w wording) [][2]string {
 		}
 	}
 	if r.Status == 401 && r.place.here() {
-		add("or", "unstuck auth login --local     (for whoever may read the server's data folder, on this machine)")
+		way, first := "or", "" // beside what is above
+		switch {
+		case r.place.source == keyVar: // which would hide the login
+			way, first = "mend it", "unset "+keyVar+"; "
+		case r.place.source != "" && !r.place.file:
+			way = "mend it"
+		}
+		add(way, first+"unstuck auth login --local     (for whoever may read the server's data folder, on this machine)")
 	}
 	if k := r.Key; k != nil {
 		line := fmt.Sprintf("%s  %s  %s", k.Name, k.Redacted, scopeWords(k.Scope))
