@@ -172,7 +172,7 @@ func (s *storedRow) fits() bool {
 // newest: every chain goes on under a new one at once (noteSecrets), so that whoever got hold of an older one cannot add to it.
 func (a *Access) checkChain(tx *db.Tx, workspace string, known ...auditHead) (Chain, error) {
 	c := Chain{Workspace: workspace, OK: true}
-	last := storedRow{hash: []byte(workspace)}
+	first, last := storedRow{}, storedRow{hash: []byte(workspace)}
 	err := each(tx, sqlAuditChain, []any{workspace}, func(r *sql.Rows) error {
 		var s storedRow
 		if err := s.scan(r); err != nil {
@@ -185,7 +185,9 @@ func (a *Access) checkChain(tx *db.Tx, workspace string, known ...auditHead) (Ch
 				c.fail("row %d is not the one that the server wrote down", s.seq)
 			}
 		}
-		last = s
+		if last = s; c.Rows == 1 {
+			first = s
+		}
 		return nil
 	})
 	if err != nil {
@@ -196,7 +198,7 @@ func (a *Access) checkChain(tx *db.Tx, workspace string, known ...auditHead) (Ch
 			c.fail("it ends at row %d, but the server wrote down row %d", c.Rows, k.Seq)
 		}
 	}
-	return c, a.checkEnd(tx, &c, &last)
+	return c, checkEnds(tx, &c, &first, &last)
 }
 
 // checkRow holds a row against the one before it.
@@ -220,17 +222,31 @@ func (a *Access) checkRow(c *Chain, before, s *storedRow) {
 	}
 }
 
-// checkEnd holds the server secret of a chain's last row against the newest one: that which the database knows.
-func (a *Access) checkEnd(tx *db.Tx, c *Chain, last *storedRow) error {
+// begins says whether a row is the one with which the chain of a workspace begins: it is written in the same commit as the workspace.
+func (s *storedRow) begins(workspace string) bool {
+	return s.seq == 1 && s.objectID == workspace && slices.Contains([]string{"server.first_run", "workspace.create", "account.register"}, s.operation)
+}
+
+// checkEnds holds the server secret of a chain's last row against the newest one, that which the database knows, and looks whether the
+// chain begins as every workspace's does: one that was emptied leaves no row of its own that could miss another.
+func checkEnds(tx *db.Tx, c *Chain, first, last *storedRow) error {
 	var newest int64
 	if err := tx.Row(sqlEpochNewest).Scan(&newest); err != nil {
 		return fmt.Errorf("read the number of the newest server secret: %w", err)
 	}
 	ids, err := workspaceIDs(tx)
-	if err == nil && last.seq > 0 && last.epoch < newest && slices.Contains(ids, c.Workspace) {
-		c.fail("it ends at row %d under server secret %d, but goes on under %d: rows were cut off, and others may have been put there", c.Rows, last.epoch, newest)
+	if err != nil || !slices.Contains(ids, c.Workspace) {
+		return err
 	}
-	return err
+	switch {
+	case c.Rows == 0:
+		c.fail("it has no rows, but the workspace was made with one: all were cut off")
+	case last.epoch < newest:
+		c.fail("it ends at row %d under server secret %d, but goes on under %d: rows were cut off, and others may have been put there", c.Rows, last.epoch, newest)
+	case !first.begins(c.Workspace):
+		c.fail("it does not begin with the making of the workspace: rows were cut off, and others put there")
+	}
+	return nil
 }
 
 // CheckRows walks the chains of all workspaces without holding them against the heads that were written down: a backup is behind

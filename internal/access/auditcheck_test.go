@@ -183,3 +183,51 @@ func TestCheckWithoutTheServerSecret(t *testing.T) {
 		}
 	})
 }
+
+// TestEmptiedLog: an audit log without a row, or without its first ones, is not whole, whatever audit.heads says; and a server that starts
+// on it without that file says so, and does not make it whole.
+func TestEmptiedLog(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.must(w.admin, "cue.create", nil)
+		w.must(w.admin, "workspace.create", in{"name": "Second"})
+		if out := w.look(nil); !out.OK() || len(out.Chains) != 2 {
+			t.Fatalf("%+v", out)
+		}
+		w.stop()
+		w.open(func(o *Options) { o.LookOnly = true })
+		exec(t, w.db, "CREATE TABLE kept AS SELECT * FROM audit")
+		if err := os.Remove(w.a.headsPath()); err != nil {
+			t.Fatal(err)
+		}
+		broken := func(unread error, want string) {
+			t.Helper()
+			out := w.look(unread)
+			for _, c := range out.Chains {
+				if c.OK || !strings.Contains(c.Problem, want) {
+					t.Errorf("want %q: %+v", want, c)
+				}
+			}
+			if len(out.Chains) != 2 {
+				t.Errorf("%+v", out)
+			}
+		}
+		for _, unread := range []error{nil, errors.New("it is on holiday")} {
+			exec(t, w.db, "DELETE FROM audit WHERE seq = 1 OR workspace_id <> ?1", w.workspace())
+			for _, c := range w.look(unread).Chains {
+				if c.OK || c.Rows > 0 && c.Problem != "row 1 is missing" {
+					t.Errorf("%+v", c)
+				}
+			}
+			exec(t, w.db, "DELETE FROM audit")
+			broken(unread, "it has no rows")
+			exec(t, w.db, "INSERT INTO audit SELECT * FROM kept")
+		}
+		exec(t, w.db, "DELETE FROM audit")
+		w.crash()
+		w.open() // although nothing is old enough to miss audit.heads otherwise
+		if !w.a.HeadsMissing() || !strings.Contains(w.log.String(), "audit.heads is missing") {
+			t.Error("the start says nothing")
+		}
+		broken(nil, "it does not begin with the making of the workspace")
+	})
+}

@@ -104,7 +104,8 @@ func (a *Access) openHeads(ctx context.Context, newest int64) error {
 // written every minute.
 const headsGrace = 5 * minuteUS
 
-// hasOldRows says whether the database holds rows that must have been written down.
+// hasOldRows says whether the database holds rows that must have been written down, or would if nobody had cut them off: a workspace is made
+// with the first row of its chain, in one commit.
 func (a *Access) hasOldRows(tx *db.Tx) (bool, error) {
 	var one int
 	err := tx.Row(sqlAuditOlder, a.now()-headsGrace).Scan(&one)

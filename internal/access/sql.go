@@ -108,7 +108,8 @@ const (
 	sqlAuditAdd    = `INSERT INTO audit (workspace_id, seq, at, key_id, operation, object_id, result, body, epoch, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`
 	sqlAuditHead   = `SELECT seq, hash, epoch FROM audit WHERE workspace_id = ?1 ORDER BY seq DESC LIMIT 1`
 	sqlAuditHashAt = `SELECT hash FROM audit WHERE workspace_id = ?1 AND seq = ?2`
-	sqlAuditOlder  = `SELECT 1 FROM audit WHERE at < ?1 LIMIT 1`
+	sqlAuditOlder  = `SELECT 1 FROM audit WHERE at < ?1 UNION ALL SELECT 1 FROM workspaces w WHERE w.created_at < ?1
+		OR NOT EXISTS (SELECT 1 FROM audit a WHERE a.workspace_id = w.id AND a.seq = 1) LIMIT 1`
 	sqlAuditOwners = `SELECT DISTINCT workspace_id FROM audit ORDER BY workspace_id`
 	sqlAuditChain  = `SELECT seq, at, key_id, operation, object_id, result, body, epoch, hash FROM audit WHERE workspace_id = ?1 ORDER BY seq`
 	sqlAuditPage   = `SELECT body FROM audit WHERE workspace_id = ?1 AND seq < ?2 AND (?3 = '' OR key_id = ?3) AND (?4 = '' OR operation = ?4) AND (?5 = '' OR object_id = ?5)
