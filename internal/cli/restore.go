@@ -127,5 +127,5 @@ func (d *door) tellRestored(file string, done server.Restored) {
 		d.say("%s was demoted or removed since, but is admin again: the backup knows no other admin of that workspace.", email)
 	}
 	d.say("What was given since the backup is gone with it: new keys, wider rights, new members and roles. Keys that were handed over since\n" +
-		"belong to the member they had before; who was shown a secret is still known.")
+		"belong to the member they had before, who may know their secrets: rotate those of members who left.")
 }
