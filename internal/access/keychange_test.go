@@ -261,3 +261,19 @@ func TestListOfVeryManyKeys(t *testing.T) {
 		}
 	})
 }
+
+// Two personal keys of one member do not keep each other alive: whoever found one that ends soon would have it for ever.
+func TestPersonalKeysDoNotExtendEachOther(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		short := w.must(w.admin, "personal_key.create", in{"name": "short", "scope": "full", "expires_in": "1h"})
+		twin := w.must(w.admin, "personal_key.create", in{"name": "twin", "scope": "full", "expires_in": "1h"})
+		w.invalid("body.expires_in", short.str("key"), "key.extend", in{"id": twin.str("id"), "expires_in": "1y"})
+		w.invalid("body.expires_in", short.str("key"), "key.extend", in{"id": twin.str("id"), "expires_in": "never"})
+		w.invalid("body.expires_in", short.str("key"), "key.rotate", in{"id": twin.str("id"), "expires_in": "1y", "now": true})
+		_, integration := w.key("worker")
+		w.must(short.str("key"), "key.extend", in{"id": integration, "expires_in": "2y"}) // which may outlive who manages it
+		w.must(w.admin, "key.extend", in{"id": twin.str("id"), "expires_in": "1y"})       // which ends later itself
+		_, ana := w.member("ana@example.com", RoleAdmin)
+		w.must(ana, "key.extend", in{"id": short.str("id"), "expires_in": "1y"}) // of somebody else
+	})
+}

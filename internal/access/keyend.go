@@ -116,6 +116,13 @@ func (r *reader) rotatedEnd(c *Caller, target rights, in keyRotate) (keyRow, err
 	if err := r.newEnd(&row, in.ExpiresIn, in.ExpiresAt); err != nil {
 		return row, err
 	}
+	caller, err := r.callerRights(c)
+	if err == nil {
+		err = caller.outlived(row)
+	}
+	if err != nil {
+		return row, err
+	}
 	return row, setKey(r.tx, &row)
 }
 

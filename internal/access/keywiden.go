@@ -125,7 +125,7 @@ func (a *Access) extendKey(ctx context.Context, in keyExtend) (out Key, err erro
 	c := From(ctx)
 	err = a.update(ctx, func(tx *db.Tx) error {
 		r := a.reader(tx)
-		_, target, err := r.mayWiden(c, in.ID)
+		caller, target, err := r.mayWiden(c, in.ID)
 		if err != nil {
 			return err
 		}
@@ -141,10 +141,22 @@ func (a *Access) extendKey(ctx context.Context, in keyExtend) (out Key, err erro
 		if was := target.key.expires; was == 0 && row.expires != 0 || row.expires != 0 && row.expires < was {
 			return op.Invalid("body.expires_in", "That is earlier than the end that is set (%s). key.update brings an end forward", endText(was))
 		}
+		if err := caller.outlived(row); err != nil {
+			return err
+		}
 		out, err = r.save(row, target.key, in.Reason)
 		return err
 	})
 	return out, err
+}
+
+// outlived refuses a personal key that would end later than another one of the same member that asks for it: two keys could keep each other
+// alive for ever, and with them whoever found one.
+func (r rights) outlived(row keyRow) error {
+	if row.kind != personal.String() || row.user != r.key.user || r.expires == 0 || row.expires != 0 && row.expires <= r.expires {
+		return nil
+	}
+	return op.Invalid("body.expires_in", "The key that asks ends at %s itself, and gives no other key of its member more time. Another member who manages keys can, or a new login: unstuck auth login", endText(r.expires))
 }
 
 // newEnd sets an end that may be later than the one before. It revives a key that expired lately, and never outlives the keys above.

@@ -143,6 +143,9 @@ func (c *Caller) refuse(r ruling) error {
 	e := InsufficientScope.Msg("This key may not %s.", c.call.May)
 	if m := c.grant.key.member.Load(); c.grant.key.kind == personal && !m.perms.holds(r.lacks) { // whatever key the member makes
 		e = InsufficientScope.Msg("Your role here is %s, which may not %s.", m.role, c.call.May)
+		if p := c.call.Needs.Permission(); p != "" && m.perms.has(p) { // but not with all that it asks for
+			e = InsufficientScope.Msg("Your role here is %s, which may %s, but lacks some of what this one needs: %s.", m.role, c.call.May, strings.Join((r.lacks&^m.perms).names(), ", "))
+		}
 	}
 	e.Extra = x
 	e.Header = http.Header{"Www-Authenticate": {challenge("insufficient_scope", strings.Join(x.Missing, " "), e.Message)}}
