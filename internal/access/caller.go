@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -110,7 +111,31 @@ func (c *Caller) permitted() error {
 	}
 	g := c.grant
 	g.perms = permSet(c.perms.Load())
-	return c.refuse(g.rule(c.call.Operation, c.circumstances()))
+	r := g.rule(c.call.Operation, c.circumstances())
+	if r.lacks != 0 && c.call.Hands && g.key.kind == personal { // whoever grants what is missing is asked once
+		r.lacks |= handedOut(c.call.Body) &^ g.perms
+	}
+	return c.refuse(r)
+}
+
+// handedOut are the permissions that a call would hand out, as far as its body can be read: a member needs all of them besides.
+func handedOut(body []byte) permSet {
+	var in struct {
+		Scope, Role string
+		Permissions []string
+		Add         []string `json:"add_permissions"`
+	}
+	_ = json.Unmarshal(body, &in) // what cannot be read is refused later
+	perms := roleNeeds(in.Role)
+	if s, ok := scopeOf(in.Scope); ok {
+		perms |= s.perms
+	}
+	for _, name := range append(in.Permissions, in.Add...) {
+		if one, err := permsOf(name); err == nil {
+			perms |= one
+		}
+	}
+	return perms
 }
 
 func (c *Caller) circumstances() *circumstances {

@@ -203,16 +203,22 @@ func (r *reader) mayChange(c *Caller, m memberRow, role string) error {
 	return nil
 }
 
-// mayGrant refuses roles that hold a permission the caller lacks. Managers set operators and viewers only: of another manager they
-// lack what makes an admin.
+// roleNeeds is what a caller must hold who gives or takes a role. Managers set operators and viewers only: of another manager they lack
+// what makes an admin.
+func roleNeeds(role string) permSet {
+	need := rolePerms(role)
+	if role == RoleManager {
+		need |= bit("workspace:write")
+	}
+	return need
+}
+
+// mayGrant refuses roles that hold a permission the caller lacks.
 func (c *Caller) mayGrant(caller rights, granted ...string) error {
 	var need permSet
 	highest := granted[0]
 	for _, role := range granted {
-		need |= rolePerms(role)
-		if role == RoleManager {
-			need |= bit("workspace:write")
-		}
+		need |= roleNeeds(role)
 		if rolePerms(role).holds(rolePerms(highest)) {
 			highest = role
 		}

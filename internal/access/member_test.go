@@ -263,3 +263,28 @@ func (i in) only(w *world, operation string) in {
 	}
 	return out
 }
+
+// What a refused member lacks for what he asked is named at once: given that, the same call passes.
+func TestRefusalNamesAllThatIsHandedOut(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		for name, c := range map[string]struct {
+			operation string
+			input     in
+		}{
+			"a full key":    {"key.create", in{"name": "k", "scope": "full"}},
+			"a permission":  {"key.create", in{"name": "k", "permissions": []string{"secrets:read"}}},
+			"an admin":      {"member.add", in{"email": "new@example.com", "role": RoleAdmin}},
+			"another role":  {"member.add", in{"email": "next@example.com", "role": RoleManager}},
+			"a viewer only": {"member.add", in{"email": "last@example.com", "role": RoleViewer}},
+		} {
+			id, secret := w.member(strings.ReplaceAll(name, " ", "-")+"@example.com", RoleViewer)
+			e := w.refused(InsufficientScope, secret, c.operation, c.input)
+			grants := e.Extra.(*refusal).Grants
+			if len(grants) != 1 || grants[0].Member != id {
+				t.Fatalf("%s: %+v", name, grants)
+			}
+			w.must(w.admin, "member.update", in{"id": id, "role": grants[0].Role})
+			w.must(secret, c.operation, c.input)
+		}
+	})
+}
