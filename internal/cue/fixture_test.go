@@ -96,6 +96,7 @@ func (f *fixture) openDB() {
 	o := db.Options{DSN: f.dsn}
 	if _, bench := f.TB.(*testing.B); !bench {
 		o.Pragmas = []string{"synchronous(off)"} // these tests cut no power
+		o.NoStatistics = true                    // what is asked often must be quick without them
 	}
 	var err error
 	f.db, err = db.Open(f.Context(), o)

@@ -44,10 +44,6 @@ func explain(f *fixture, query string, args ...any) string {
 		prefix := "EXPLAIN QUERY PLAN "
 		if tx.Postgres() {
 			prefix = "EXPLAIN "
-			// With statistics a small table is read whole, and rightly so. What matters is that a large one need not be.
-			if _, err := tx.Exec("SET LOCAL enable_seqscan = off"); err != nil {
-				return err
-			}
 		}
 		rows, err := tx.Query(prefix+query, args...)
 		if err != nil {

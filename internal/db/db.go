@@ -40,6 +40,8 @@ type Options struct {
 
 	// NoLock opens without the lock that refuses a second server. For tests.
 	NoLock bool
+	// NoStatistics leaves it to PostgreSQL alone when it looks at tables that grow. For tests of plans.
+	NoStatistics bool
 	// VFS is the name of a registered virtual file system for SQLite. For tests.
 	VFS string
 	// Pragmas are added to the settings of SQLite's writer, like "synchronous(off)". For tests.
@@ -113,7 +115,7 @@ func (d *DB) startWriter(o Options) {
 	if o.Reserve > 0 && d.dialect == sqlite {
 		w.reserve = openReserve(ReservePath(d.name), o.Reserve, o.Log)
 	}
-	if d.dialect == postgres {
+	if d.dialect == postgres && !o.NoStatistics {
 		w.growth = newGrowth(d.engine, o.Log)
 	}
 	go func() {

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	growthFirst  = 2_000 // rows written until the first ANALYZE
+	growthFirst  = 5_000 // rows written until the first ANALYZE
 	growthFactor = 4     // and how many times as many until the next
 	analyzeMost  = time.Minute
 )

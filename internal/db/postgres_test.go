@@ -346,7 +346,7 @@ func TestGrowthIsNoticed(t *testing.T) {
 	dsn := pgtest.DSN(t)
 	d, o := open(t, db.Options{DSN: dsn}), connectOther(t, dsn)
 	ids := make([]string, 1000)
-	for n := range 3 {
+	for n := range 6 {
 		for i := range ids {
 			ids[i] = fmt.Sprint(n, "-", i)
 		}
@@ -356,12 +356,12 @@ func TestGrowthIsNoticed(t *testing.T) {
 		})
 	}
 	rows := float64(-1)
-	for deadline := time.Now().Add(20 * time.Second); rows < 2000 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); rows < 5000 && time.Now().Before(deadline); {
 		if err := o.conn.QueryRow(context.Background(), "SELECT reltuples FROM pg_class WHERE relname = 'settings'").Scan(&rows); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if rows < 2000 {
+	if rows < 5000 {
 		t.Errorf("PostgreSQL believes that there are %v rows", rows)
 	}
 }
