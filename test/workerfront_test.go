@@ -114,10 +114,7 @@ func TestWorkerThroughRestart(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	f := newFront(y)
-	fifo := filepath.Join(t.TempDir(), "go")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	fifo := newFIFO(t)
 	id := y.fire("job")
 	d := y.worker(obj{"job": "read line < " + fifo + "; echo $line", "later": "true"}, obj{"api_base": f.URL})
 	d.says("taken", id)
@@ -146,10 +143,7 @@ func TestWorkerLateReport(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	f := newFront(y)
-	fifo := filepath.Join(t.TempDir(), "go")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	fifo := newFIFO(t)
 	id := y.fire("job")
 	d := y.worker(obj{"job": "read line < " + fifo}, obj{"api_base": f.URL, "max_concurrent": 1}) // so it does not ask for more meanwhile
 	d.says("taken", id)
@@ -168,4 +162,14 @@ func TestWorkerLateReport(t *testing.T) {
 		t.Errorf("it said %v", line)
 	}
 	y.is(id, obj{"status": "success", "attempts": 2.0, "claimed_by_worker": "other", "evidence_versions": 1.0})
+}
+
+// newFIFO is a pipe in the file system: who reads from it waits until somebody writes.
+func newFIFO(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "go")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
