@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"unstuck/internal/db"
@@ -44,19 +45,29 @@ func (c *Cues) saveResults(ctx context.Context) (int, error) {
 	if len(some) == 0 {
 		return 0, nil
 	}
-	if err := c.saveThese(ctx, some); err != nil {
-		if len(some) == 1 {
-			c.courier.results.putBack(some)
-			return 0, fmt.Errorf("store the result of execution %s: %w", some[0].id, err)
+	if c.saveThese(ctx, some) == nil {
+		return len(some), nil
+	}
+	return c.saveEach(ctx, some)
+}
+
+// faultsMost is after how many results that could not be stored, and none that could, the fault is the database's.
+const faultsMost = 5
+
+// saveEach stores results one by one, so that one that cannot be stored holds up no other. Such a one is tried again after all others.
+func (c *Cues) saveEach(ctx context.Context, some []*result) (stored int, fault error) {
+	var left []*result
+	for i, r := range some {
+		if err := c.saveThese(ctx, some[i:i+1]); err != nil {
+			left, fault = append(left, r), fmt.Errorf("store the result of execution %s: %w", r.id, err)
 		}
-		for i := range some { // one by one, so that one that cannot be stored holds up no other
-			if err := c.saveThese(ctx, some[i:i+1]); err != nil {
-				c.courier.results.putBack(some[i:])
-				return i, fmt.Errorf("store the result of execution %s: %w", some[i].id, err)
-			}
+		if len(left) == faultsMost && i+1 == len(left) {
+			left = append(slices.Clone(some[i+1:]), left...)
+			break
 		}
 	}
-	return len(some), nil
+	c.courier.results.putBack(left)
+	return len(some) - len(left), fault
 }
 
 func (c *Cues) saveThese(ctx context.Context, some []*result) error {

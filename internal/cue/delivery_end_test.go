@@ -1,8 +1,10 @@
 package cue
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -118,12 +120,64 @@ func TestReplyOf(t *testing.T) {
 		{` {"success":false,"error":"x","result":7,"metadata":{"a":1}}`, &said{Error: ptr("x"), proof: proof{Metadata: []byte(`{"a":1}`)}}},
 		{`{"success":true,"external_id":"e","artifacts":["a"],"result":"a\u0000b"}`, &said{Success: true, Result: ptr("a\ufffdb"), proof: proof{ExternalID: ptr("e"), Artifacts: []byte(`["a"]`)}}},
 		{`{"success":true,"external_id":"` + strings.Repeat("é", 600) + `"}`, &said{Success: true, Truncated: true, proof: proof{ExternalID: ptr(strings.Repeat("é", 500))}}},
+		{`{"success":true,"result_url":"javascript:alert(1)"}`, &said{Success: true}}, {`{"success":true,"result_url":"https:/x"}`, &said{Success: true}},
+		{`{"success":true,"result_url":"https://x.example/"}`, &said{Success: true, proof: proof{ResultURL: ptr("https://x.example/")}}},
+		{`{"success":true,"artifacts":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `,"metadata":{"a":1,"a":2},"assertions":{"a":"\ud800"}}`, &said{Success: true}},
+		{"{\"success\":true,\"metadata\":{\"\xff\":\"\xfe\"}}", &said{Success: true, proof: proof{Metadata: []byte(`{"�":"�"}`)}}},
 	} {
 		got := replyOf([]byte(c.body))
 		if (got == nil) != (c.want == nil) || got != nil && string(stored(got)) != string(stored(c.want)) {
 			t.Errorf("%.60s is %v, want %v", c.body, got, c.want)
 		}
 	}
+}
+
+// An answer that is JSON but no text ends its execution, whatever it holds, and holds up no other.
+func TestReplyThatIsNoText(t *testing.T) {
+	sending(t, func(t *testing.T, f *fixture, r *receiver) {
+		r.says(func(w http.ResponseWriter, _ arrival) {
+			_, _ = w.Write([]byte("{\"success\":true,\"artifacts\":[\"\xff\"],\"metadata\":{\"\xfe\":1},\"assertions\":{\"a\":\"\xc3\"}}"))
+		})
+		id := f.webhook("latin", r, input{"delivery": input{"outcome_by": "reply"}})
+		f.tick()
+		if e := f.executions(id)[0]; e["status"] != statusSuccess || e["outcome_state"] != reportedSuccess {
+			t.Errorf("%v", e)
+		}
+	})
+}
+
+// Results that cannot be stored hold up no other, however many there are.
+func TestResultsThatCannotBeStored(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		for i := range 12 {
+			f.ok(f.admin, "cue.create", input{"name": fmt.Sprintf("cue-%d", i), "cron": "* * * * *", "callback_url": "https://203.0.113.9/"})
+		}
+		var n atomic.Int32
+		f.post.answer = func(_ *job, r *result) {
+			if n.Add(1) <= 8 { // text that no database takes
+				r.message = "\xff"
+			}
+		}
+		f.clock.Set(f.clock.Now().Truncate(time.Minute).Add(time.Minute))
+		f.must(f.cues.fireDue(t.Context()))
+		for len(f.cues.courier.peek()) < 12 {
+			pause(t.Context(), time.Millisecond)
+		}
+		for range 3 {
+			if _, err := f.cues.saveResults(t.Context()); err == nil {
+				t.Fatal("a result was stored that no database takes")
+			}
+		}
+		if done := f.number("SELECT count(*) FROM executions WHERE status = 'success'"); done != 4 {
+			t.Errorf("%d are stored, want 4", done)
+		}
+		for _, r := range f.cues.courier.peek() {
+			r.message = ""
+		}
+		if n, err := f.cues.saveResults(t.Context()); n != 8 || err != nil {
+			t.Errorf("then %d were stored: %v", n, err)
+		}
+	})
 }
 
 func stored(s *said) []byte { return []byte(s.stored(0)) }

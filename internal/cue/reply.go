@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
+
+	"unstuck/internal/op"
 )
 
 // replyOf reads an outcome out of the answer of a callback: a JSON object whose member "success" is true or false (CueAPI wire
-// contract 10.1), with what a report may bring. Members of another type than they should have are left out. It is nil when the
-// answer says nothing.
+// contract 10.1), with what a report may bring. Members that a report may not have, for their type or their form, are left out. It is
+// nil when the answer says nothing. What is no UTF-8 becomes U+FFFD.
 func replyOf(body []byte) *said {
 	var all map[string]json.RawMessage
-	if body = bytes.TrimSpace(body); len(body) == 0 || body[0] != '{' || json.Unmarshal(body, &all) != nil {
+	body = bytes.TrimSpace(bytes.ToValidUTF8(body, []byte("\ufffd")))
+	if len(body) == 0 || body[0] != '{' || json.Unmarshal(body, &all) != nil {
 		return nil
 	}
 	s := &said{}
@@ -33,11 +37,14 @@ func replyOf(body []byte) *said {
 			*to = &text
 		}
 	}
-	if list := all["artifacts"]; len(list) > 2 && list[0] == '[' && !hasNUL(list) {
+	if s.ResultURL != nil && !isWeb(*s.ResultURL) {
+		s.ResultURL = nil
+	}
+	if list := kept(all["artifacts"]); len(list) > 2 && list[0] == '[' {
 		s.Artifacts = list
 	}
 	for name, to := range map[string]*json.RawMessage{"metadata": &s.Metadata, "assertions": &s.Assertions} {
-		if object := all[name]; len(object) > 0 && object[0] == '{' && !hasNUL(object) && jsonSize(object) <= metadataMost {
+		if object := kept(all[name]); len(object) > 0 && object[0] == '{' && jsonSize(object) <= metadataMost {
 			*to = object
 		}
 	}
@@ -48,6 +55,21 @@ func replyOf(body []byte) *said {
 		s.Truncated = cut(f.text, f.most) || s.Truncated
 	}
 	return s
+}
+
+// kept is a value that goes out again as it came; nil when the body of a call could not hold it, or PostgreSQL.
+func kept(raw json.RawMessage) json.RawMessage {
+	clean, err := op.Compact(raw)
+	if err != nil || hasNUL(clean) {
+		return nil
+	}
+	return clean
+}
+
+// isWeb says that a text is an address of the web, which people may follow.
+func isWeb(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
 }
 
 // replies stores the outcomes that stood in answers. Their executions were stored as waiting for them just before.

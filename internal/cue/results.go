@@ -52,11 +52,11 @@ func (r *results) take(most int) []*result {
 	return some
 }
 
-// putBack is for results that could not be stored.
+// putBack is for results that could not be stored: the others go first.
 func (r *results) putBack(some []*result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.list = append(some, r.list...)
+	r.list = append(r.list, some...)
 }
 
 // hurried says that the scheduler has more to fire than one commit holds; unhurried that it has not.

@@ -68,6 +68,16 @@ func parse(in []byte) (*node, error) {
 	return n, nil
 }
 
+// Compact is a JSON text without insignificant white space, if the body of a call may be such: for JSON that comes another way and is
+// handed out like what callers sent.
+func Compact(in []byte) ([]byte, error) {
+	n, err := parse(in)
+	if err != nil {
+		return nil, err
+	}
+	return n.raw, nil
+}
+
 func (p *parser) fail(format string, args ...any) error {
 	return fmt.Errorf("%s at byte %d", fmt.Sprintf(format, args...), p.pos+1)
 }
