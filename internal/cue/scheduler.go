@@ -65,6 +65,13 @@ func (a *alarm) set(at op.Time, before uint64) {
 	}
 }
 
+// next is when the next cue is due.
+func (a *alarm) next() op.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.at
+}
+
 // wait is how long to wait for the next look.
 func (a *alarm) wait(now op.Time) time.Duration {
 	a.mu.Lock()
@@ -114,6 +121,7 @@ func (c *Cues) Run(ctx context.Context) error {
 }
 
 func (c *Cues) fireLoop(ctx context.Context) {
+	var known ahead
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -124,13 +132,14 @@ func (c *Cues) fireLoop(ctx context.Context) {
 		case <-c.alarm.ring:
 		}
 		wait := lookEvery
-		err := c.fireDue(ctx)
+		err := c.fireKnown(ctx, &known)
 		if err == nil {
 			err = c.sign(ctx)
 		}
 		if err == nil {
-			wait = c.alarm.wait(c.now())
-		} else if ctx.Err() == nil {
+			wait, err = c.prepare(ctx, &known)
+		}
+		if err != nil && ctx.Err() == nil {
 			c.Log.Error("firing what is due failed; the next look tries again", "error", err)
 		}
 		timer.Reset(wait)
@@ -187,15 +196,21 @@ func (c *Cues) Settle(ctx context.Context) error {
 }
 
 // fireDue fires all that is due now, many cues in one commit, and sets the alarm for what comes next.
-func (c *Cues) fireDue(ctx context.Context) error {
+func (c *Cues) fireDue(ctx context.Context) error { return c.fireKnown(ctx, &ahead{}) }
+
+// fireKnown is fireDue, with those first that are known already.
+func (c *Cues) fireKnown(ctx context.Context, known *ahead) error {
 	start := c.Now()
 	fired := 0
 	defer c.courier.results.unhurried()
 	for most := dueAtOnce; ; most = min(2*most, dueMost) {
 		now := c.now()
-		due, err := c.lookUp(ctx, now, most)
-		if err != nil {
-			return fmt.Errorf("look for cues that are due: %w", err)
+		due := known.take(now, most)
+		if len(due) == 0 {
+			var err error
+			if due, err = c.lookUp(ctx, now, most); err != nil {
+				return fmt.Errorf("look for cues that are due: %w", err)
+			}
 		}
 		if len(due) == 0 {
 			break
@@ -219,6 +234,7 @@ type dueCue struct {
 	version              int64
 	kind, cron, timezone string
 	nextRun, decided     op.Time
+	ready                *firing // worked out before its moment; nil when it was not
 }
 
 func (d *dueCue) scan(r scanner) error {
@@ -354,6 +370,9 @@ type firing struct {
 }
 
 func (c *Cues) firing(d *dueCue, now op.Time) (firing, error) {
+	if d.ready != nil && now >= d.nextRun && now < d.ready.next {
+		return *d.ready, nil
+	}
 	s, err := c.compile(d.kind, d.cron, d.timezone, d.nextRun)
 	if err != nil {
 		return firing{}, err
