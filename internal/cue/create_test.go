@@ -90,6 +90,7 @@ func TestCreateRefuses(t *testing.T) {
 			{name: "header name", change: input{"callback": input{"headers": input{"a b": "c"}}}, status: 422, code: "validation_error", message: "body.callback.headers.a b"},
 			{name: "header value", change: input{"callback": input{"headers": input{"X-A": "c\r\nX-B: d"}}}, status: 422, code: "validation_error", message: "body.callback.headers.X-A"},
 			{name: "our header", change: input{"callback": input{"headers": input{"x-CueAPI-Signature": "v1=0"}}}, status: 422, code: "validation_error", message: "set by the server"},
+			{name: "our header, as CGI reads it", change: input{"callback": input{"headers": input{"Webhook_ID": "v1=0"}}}, status: 422, code: "validation_error", message: "set by the server"},
 			{name: "masked header", change: input{"callback": input{"headers": input{"Authorization": "***"}}}, status: 422, code: "validation_error", message: "keeps a stored value"},
 
 			{name: "catch-up", change: input{"catch_up": "sometimes"}, status: 422, code: "validation_error", message: "body.catch_up: Input should be 'run_once_if_missed', 'skip_missed', 'replay_all_missed' or 'replay_all'"},

@@ -263,9 +263,10 @@ func headerOf(headers map[string]string, name string) (string, bool) {
 	return "", false
 }
 
-// ourHeader says that a header belongs to the delivery itself: signatures, ids, and what frames the message.
+// ourHeader says that a header belongs to the delivery itself: signatures, ids, and what frames the message. Receivers behind CGI
+// cannot tell "_" from "-".
 func ourHeader(name string) bool {
-	name = strings.ToLower(name)
+	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	switch name {
 	case "host", "content-length", "transfer-encoding", "connection", "webhook-id", "webhook-timestamp", "webhook-signature":
 		return true

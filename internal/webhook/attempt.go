@@ -92,14 +92,11 @@ func headers(j *Job) http.Header {
 	// kept turns out to be closed: the receiver knows it by its webhook-id.
 	h["X-Idempotency-Key"] = []string{}
 	for name, value := range j.Custom {
-		canonical := textproto.CanonicalMIMEHeaderKey(name)
-		switch canonical {
+		switch canonical := textproto.CanonicalMIMEHeaderKey(name); canonical {
 		case "Content-Type", "User-Agent", "Accept", "X-Idempotency-Key":
 			h[canonical] = []string{value}
-		case "Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade",
-			"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature":
 		default:
-			if !strings.HasPrefix(canonical, "X-Cueapi-") {
+			if !reserved(name) {
 				h[name] = []string{value}
 			}
 		}
@@ -108,4 +105,16 @@ func headers(j *Job) http.Header {
 		h[name] = values
 	}
 	return h
+}
+
+// reserved says that a header is written by the sender or belongs to the connection, or would be taken for such a one: receivers that
+// get headers as CGI variables cannot tell "_" from "-".
+func reserved(name string) bool {
+	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	switch name {
+	case "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
+		stdID, stdTimestamp, stdSignature:
+		return true
+	}
+	return strings.HasPrefix(name, "x-cueapi-")
 }

@@ -101,6 +101,7 @@ func TestHeaders(t *testing.T) {
 		ID: "id", Method: "POST", Body: []byte("{}"), Secrets: []string{oldSecret}, Header: http.Header{"X-CueAPI-Cue-Id": {"cue_1"}},
 		Custom: map[string]string{
 			"x-cueapi-signature": "v1=forged", "X-CueAPI-Cue-Id": "forged", "X-CUEAPI-NEW": "forged", "WEBHOOK-ID": "forged", "webhook-signature": "forged",
+			"X_CueAPI_Signature": "v1=forged", "Webhook_ID": "forged", "x_cueapi-new": "forged",
 			"host": "forged", "Content-Length": "0", "transfer-encoding": "chunked", "Connection": "close", "Upgrade": "h2c",
 			"content-type": "application/cloudevents+json", "user-agent": "mine", "x-Token": "t", "Authorization": "Bearer x",
 		},
