@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 )
 
@@ -32,11 +33,14 @@ type said struct {
 
 // readSaid reads an outcome file. Members that do not fit are dropped and named, so that one of them does not cost the rest.
 func readSaid(path string) said {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to must not hold up the worker
 	if err != nil {
 		return said{} // the handler removed it
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return said{fault: "outcome_file_unreadable"}
+	}
 	raw, err := io.ReadAll(io.LimitReader(f, fileMost+1))
 	switch {
 	case err != nil:
