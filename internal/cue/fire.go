@@ -15,6 +15,7 @@ import (
 	"unstuck/internal/access"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
+	"unstuck/internal/webhook"
 )
 
 type fireInput struct {
@@ -133,18 +134,25 @@ func (f *fireInput) hash() string {
 	if !f.Repeat.Set {
 		return ""
 	}
-	sum := sha256.New()
-	var override map[string]json.RawMessage
+	var override json.RawMessage
 	if f.Override.Set {
-		_ = json.Unmarshal(f.Override.Val, &override) // it was read as an object before
+		override = json.RawMessage(f.Override.Val)
 	}
-	sum.Write(op.Marshal(struct {
-		Override map[string]json.RawMessage // its members are sorted
+	sum := sha256.Sum256(canonical(op.Marshal(struct {
+		Override json.RawMessage
 		Strategy string
 		SendAt   op.Opt[op.Time]
 		Criteria []op.Value
-	}{override, f.Strategy, f.SendAt, f.Criteria.Val}))
-	return hex.EncodeToString(sum.Sum(nil))
+	}{override, f.Strategy, f.SendAt, f.Criteria.Val})))
+	return hex.EncodeToString(sum[:])
+}
+
+// canonical is the same for all JSON texts that say the same: whatever the order of members, white space and escapes.
+func canonical(raw []byte) []byte {
+	if same, err := webhook.Body(raw); err == nil {
+		return same
+	}
+	return raw
 }
 
 // payload is the effective payload. The text of every member stays as it was sent.

@@ -108,7 +108,7 @@ func TestFireIdempotently(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		id, other := f.cue("c", "0 0 1 1 *"), f.cue("d", "0 0 1 1 *")
 		body := func(change input) input {
-			args := input{"id": id, "idempotency_key": "order-1", "payload_override": input{"a": 1, "b": 2}}
+			args := input{"id": id, "idempotency_key": "order-1", "payload_override": input{"a": 1, "b": input{"c": 2, "d": 3}}, "exit_criteria": []any{input{"x": 1, "y": 2}}}
 			for k, v := range change {
 				args[k] = v
 			}
@@ -121,7 +121,7 @@ func TestFireIdempotently(t *testing.T) {
 		f.ok(f.admin, "execution.claim", input{"worker_id": "w"})
 		f.clock.Advance(24*time.Hour - time.Microsecond)
 		again := answer(f, "cue.fire", f.send(f.key("full", nil), "cue.fire", map[string]string{"id": "c"},
-			`{"idempotency_key":"order-1", "payload_override": {"b":2,"a":1}, "merge_strategy":"merge", "whatever": true}`))
+			`{"idempotency_key":"order-1", "exit_criteria":[{"y":2,"\u0078":1}], "payload_override": {"b":{"d":3,"c":2},"a":1}, "merge_strategy":"merge", "whatever": true}`))
 		holds(t, again, map[string]any{"id": first["id"], "repeated": true, "status": "delivering", "scheduled_for": first["scheduled_for"]})
 
 		for _, change := range []input{

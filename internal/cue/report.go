@@ -1,6 +1,7 @@
 package cue
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -18,7 +19,7 @@ type report struct {
 	token  string // "" when the client brought none
 	worker string // the worker that the call names; "" for none
 	said   said
-	raw    string // said as JSON: two reports are equal when these are
+	raw    string // said as JSON: two reports are equal when these say the same
 	large  bool   // its metadata or assertions are too large
 	secret int    // keys of ours that were found in it and replaced
 
@@ -189,7 +190,7 @@ func (b *recording) repeat(r *report, h *held) error {
 		}
 		h.first = firstReport(body)
 	}
-	if h.first != r.raw {
+	if h.first != r.raw && !bytes.Equal(canonical([]byte(h.first)), canonical([]byte(r.raw))) {
 		r.refusal = OutcomeAlreadyRecorded.Msg("Outcome has already been recorded for this execution")
 		return nil
 	}

@@ -211,6 +211,9 @@ func TestReportRepeated(t *testing.T) {
 				t.Errorf("repeated: %v", out)
 			}
 		}
+		again := answer(f, "execution.report", f.send(worker, "execution.report", map[string]string{"id": id},
+			`{"external_id":"x", "success":true, "metadata":{"\u0062":[ ],"a":1}, "result":"r"}`)) // by a client that orders members by chance
+		holds(t, again, map[string]any{"outcome_recorded": true})
 		for field, value := range map[string]any{"success": false, "result": "s", "external_id": nil, "summary": "new"} {
 			other := input{}
 			for k, v := range same {
