@@ -37,6 +37,7 @@ type Cues struct {
 	near    nearness      // workspaces that have used most of their plan
 	pulse   pulse         // the scheduler's last look
 	noticed chan struct{} // holds a token when there is a failure to tell of
+	telling telling       // workspaces of which failures are being told
 	signed  op.Time       // when the scheduler last noted that it is there; of its goroutine
 	courier courier       // what is on its way to callbacks
 	echo    sink          // of documents that were posted to try out webhooks

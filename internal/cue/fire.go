@@ -134,12 +134,12 @@ func (f *fireInput) hash() string {
 	if !f.Repeat.Set {
 		return ""
 	}
-	var override json.RawMessage
+	var override op.Object
 	if f.Override.Set {
-		override = json.RawMessage(f.Override.Val)
+		override = f.Override.Val
 	}
 	sum := sha256.Sum256(canonical(op.Marshal(struct {
-		Override json.RawMessage
+		Override op.Object
 		Strategy string
 		SendAt   op.Opt[op.Time]
 		Criteria []op.Value

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"unstuck/internal/db"
@@ -27,7 +30,7 @@ func (n *notice) scan(r scanner) error {
 const (
 	noticeTimeout = 10 * time.Second
 	noticeAgain   = 2 * time.Minute     // a notice of whose sending nothing is known after so long is sent again
-	noticesAtOnce = 50                  // of one round
+	noticesAtOnce = 50                  // of one round, and of one workspace
 	noticesFor    = 30 * 24 * time.Hour // how long it is known what became of one
 	errorMost     = 500                 // characters of last_error
 	failedEvent   = "cue.failed"        // the only one
@@ -82,13 +85,47 @@ func (c *Cues) tellFailure(tx *db.Tx, execution string, at op.Time) error {
 	return nil
 }
 
+// telling are the workspaces of which notices are being sent. The zero value is ready.
+type telling struct {
+	batches sync.WaitGroup
+	mu      sync.Mutex
+	busy    map[string]bool
+}
+
+// begin sends a batch of a workspace, which gets no other until its end: whose receivers hang keeps nobody else waiting.
+func (t *telling) begin(workspace string, tell func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.busy == nil {
+		t.busy = map[string]bool{}
+	}
+	t.busy[workspace] = true
+	t.batches.Go(func() {
+		tell()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.busy, workspace)
+	})
+}
+
+func (t *telling) workspaces() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.busy))
+}
+
 // noticeLoop sends what is to be told until ctx ends.
 func (c *Cues) noticeLoop(ctx context.Context) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
+	defer c.telling.batches.Wait()
 	for {
-		if _, err := c.sendNotices(ctx); err != nil && ctx.Err() == nil {
+		n, err := c.sendNotices(ctx)
+		if err != nil && ctx.Err() == nil {
 			c.Log.Error("telling of failures failed; it is tried again", "error", err)
+		}
+		if n > 0 && ctx.Err() == nil {
+			continue // others may be due behind these
 		}
 		select {
 		case <-ctx.Done():
@@ -99,22 +136,34 @@ func (c *Cues) noticeLoop(ctx context.Context) {
 	}
 }
 
-// sendNotices sends those that are due and stores what became of them. It returns how many there were.
+// sendNotices begins to send those that are due. It returns how many there were.
 func (c *Cues) sendNotices(ctx context.Context) (int, error) {
 	due, err := c.takeNotices(ctx, c.now())
-	if err != nil || len(due) == 0 {
-		return 0, err
-	}
-	ends := make(chan noticeEnd, len(due))
+	of := map[string][]*notice{}
 	for i := range due {
-		n := &due[i]
+		of[due[i].workspace] = append(of[due[i].workspace], &due[i])
+	}
+	for workspace, batch := range of {
+		c.telling.begin(workspace, func() {
+			if err := c.tell(context.WithoutCancel(ctx), batch); err != nil {
+				c.Log.Error("what became of notices of failures was not stored; they are sent again", "error", err)
+			}
+		})
+	}
+	return len(due), err
+}
+
+// tell sends a batch and stores what became of it.
+func (c *Cues) tell(ctx context.Context, batch []*notice) error {
+	ends := make(chan noticeEnd, len(batch))
+	for _, n := range batch {
 		c.courier.post.notify(n, func(r *result) { ends <- noticeEnd{n, r} })
 	}
-	all := make([]noticeEnd, 0, len(due))
-	for range due {
+	all := make([]noticeEnd, 0, len(batch))
+	for range batch {
 		all = append(all, <-ends) // each comes: its attempt has a timeout, and a sender that stops gives all back
 	}
-	return len(due), c.DB.Update(context.WithoutCancel(ctx), func(tx *db.Tx) error {
+	return c.DB.Update(ctx, func(tx *db.Tx) error {
 		for _, e := range all {
 			if err := e.save(tx, c.now()); err != nil {
 				return fmt.Errorf("store what became of notice %s: %w", e.id, err)
@@ -124,12 +173,12 @@ func (c *Cues) sendNotices(ctx context.Context) (int, error) {
 	})
 }
 
-// takeNotices takes some that are due. Who ends before it is known what became of them leaves them to be sent again.
+// takeNotices takes some that are due, of workspaces that wait for none. Who ends before it is known what became of them leaves them to be sent again.
 func (c *Cues) takeNotices(ctx context.Context, now op.Time) (due []notice, err error) {
-	any := false
+	any, busy := false, c.telling.workspaces()
 	err = c.DB.View(ctx, func(tx *db.Tx) error { // before asking for a turn to write: mostly there is nothing to do
 		var first op.Time
-		there, err := found(tx.Row(sqlNoticeNext).Scan(&first))
+		there, err := found(tx.Row(sqlNoticeNext, busy).Scan(&first))
 		any = there && first <= now
 		return err
 	})
@@ -137,7 +186,7 @@ func (c *Cues) takeNotices(ctx context.Context, now op.Time) (due []notice, err 
 		return nil, err
 	}
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
-		rows, err := tx.Query(sqlNoticesDue, now, noticesAtOnce)
+		rows, err := tx.Query(sqlNoticesDue, now, noticesAtOnce, busy)
 		if due, err = scanAll(rows, err, (*notice).scan); err != nil || len(due) == 0 {
 			return err
 		}

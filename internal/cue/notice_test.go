@@ -132,3 +132,65 @@ func TestNoticesAreKept(t *testing.T) {
 		}
 	})
 }
+
+// hangingPost never says what became of the notices of one workspace, until it is let go.
+type hangingPost struct {
+	*fakePost
+	workspace string
+	hung      []func()
+}
+
+func (p *hangingPost) notify(n *notice, done func(*result)) {
+	if n.workspace != p.workspace {
+		p.fakePost.notify(n, done)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hung = append(p.hung, func() { done(&result{good: true, httpStatus: 200}) })
+}
+
+// A workspace whose addresses hang keeps no other from being told, however many of its failures wait, and is not told twice.
+func TestNoticesThatHang(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		second := f.ok(f.admin, "workspace.create", input{"name": "second"})["key"].(string)
+		f.cue("c", "0 0 1 1 *")
+		tells := input{"id": "c", "on_failure": input{"webhook": "https://203.0.113.5/failures"}}
+		f.ok(f.admin, "cue.update", tells)
+		f.ok(second, "cue.create", newCue("c", input{"schedule": input{"type": recurring, "cron": "0 0 1 1 *"}}))
+		f.ok(second, "cue.update", tells)
+		post := &hangingPost{fakePost: f.post, workspace: f.ws}
+		f.cues.courier.post = post
+		for range noticesAtOnce + 1 {
+			f.ok(f.admin, "cue.fire", input{"id": "c"})
+		}
+		f.ok(second, "cue.fire", input{"id": "c"})
+		f.clock.Advance(f.cues.UnclaimedAfter)
+		f.must(f.cues.sweep(f.Context(), f.cues.now()))
+		for range 3 {
+			_, err := f.cues.sendNotices(f.Context())
+			f.must(err)
+			f.clock.Advance(noticeAgain)
+		}
+		for f.number("SELECT count(*) FROM notices WHERE told_at IS NOT NULL") < 1 {
+			pause(t.Context(), time.Millisecond)
+		}
+		var hung []func()
+		for len(hung) < noticesAtOnce-1 {
+			post.mu.Lock()
+			hung = post.hung
+			post.mu.Unlock()
+			pause(t.Context(), time.Millisecond)
+		}
+		if len(hung) > noticesAtOnce {
+			t.Errorf("%d were sent of the first workspace while they hang", len(hung))
+		}
+		for _, end := range hung {
+			end()
+		}
+		f.cues.telling.batches.Wait()
+		if n := f.number("SELECT count(*) FROM notices WHERE told_at IS NOT NULL"); n != int64(len(hung))+1 {
+			t.Errorf("%d were told, want %d", n, len(hung)+1)
+		}
+	})
+}

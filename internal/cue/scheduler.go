@@ -179,6 +179,7 @@ func (c *Cues) Settle(ctx context.Context) error {
 			return err
 		}
 		told, err := c.sendNotices(ctx)
+		c.telling.batches.Wait()
 		if err != nil {
 			return err
 		}

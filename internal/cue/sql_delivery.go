@@ -77,9 +77,9 @@ const (
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, '', ?7)`
 	sqlNoticesForget = `DELETE FROM notices WHERE cue_id = ?1 AND created_at < ?2`
 	sqlNoticesDelete = `DELETE FROM notices WHERE cue_id = ?1`
-	sqlNoticeNext    = `SELECT send_at FROM notices WHERE send_at IS NOT NULL ORDER BY send_at LIMIT 1`
+	sqlNoticeNext    = `SELECT send_at FROM notices WHERE send_at IS NOT NULL AND NOT workspace_id IN @list(?1) ORDER BY send_at LIMIT 1`
 	sqlNoticesDue    = `SELECT id, workspace_id, cue_id, execution_id, url, body, attempts FROM notices
-		WHERE send_at IS NOT NULL AND send_at <= ?1 ORDER BY send_at LIMIT ?2`
+		WHERE send_at IS NOT NULL AND send_at <= ?1 AND NOT workspace_id IN @list(?3) ORDER BY send_at LIMIT ?2`
 	sqlNoticesTake = `UPDATE notices SET send_at = ?2 WHERE id IN @list(?1)`
 	sqlNoticeEnd   = `UPDATE notices SET attempts = ?2, send_at = nullif(CAST(?3 AS INTEGER), -1), told_at = nullif(CAST(?4 AS INTEGER), -1), error = ?5 WHERE id = ?1`
 	sqlNoticeTold  = `SELECT url, attempts, send_at, told_at, error FROM notices WHERE cue_id = ?1 AND execution_id = ?2 ORDER BY created_at DESC LIMIT 1`
