@@ -269,13 +269,26 @@ func (s *settling) follow(r *result, n next) error {
 		s.tx.AfterCommit(func() { s.c.courier.lower(l, at) })
 	case statusFailed, statusOutcomeTimeout:
 		s.sums.add(r.workspace, countFailed(r.createdAt), 1)
-		if r.gone {
+		switch gone, err := r.goneForGood(s.tx); {
+		case err != nil:
+			return err
+		case gone:
 			return s.c.disable(s.tx, r.cueID, r.id, s.now)
 		}
 		return s.c.failCue(s.tx, r.cueID, r.id, 1, s.now)
 	}
 	s.called[r.cueID]++
 	return nil
+}
+
+// goneForGood says that the callback answered 410 and is still that of the cue: what another one wants, which the cue had when the
+// execution was queued, says nothing about it.
+func (r *result) goneForGood(tx *db.Tx) (bool, error) {
+	if !r.gone {
+		return false, nil
+	}
+	q, err := readCue(tx, sqlCueByID, r.cueID)
+	return err == nil && q != nil && addressOf(q.callback) == addressOf(r.callback), err
 }
 
 // beside stores attempts of executions that were ended by a report meanwhile: nothing follows from them.

@@ -116,6 +116,13 @@ func (q *cue) setEndpoint(host string) error {
 	return nil
 }
 
+// addressOf is the address in a callback as it is stored; "" when that cannot be read.
+func addressOf(callback string) string {
+	var cb callbackObject
+	_ = json.Unmarshal([]byte(callback), &cb) // nothing is left of what is none
+	return text(cb.URL)
+}
+
 // endpointOf is an address up to its "?", by which callbacks are kept apart, here and in the sender: where many workspaces use one
 // host, or one path of it fails, the others go on.
 func endpointOf(callback string) string {

@@ -310,6 +310,27 @@ func TestGone(t *testing.T) {
 	})
 }
 
+// A 410 of a callback that the cue does not have any more ends the execution and leaves the cue alone.
+func TestGoneElsewhere(t *testing.T) {
+	sending(t, func(t *testing.T, f *fixture, r *receiver) {
+		r.says(func(w http.ResponseWriter, a arrival) {
+			if strings.HasSuffix(a.path, "/moves") {
+				f.ok(f.admin, "cue.update", input{"id": a.json["cue_id"], "callback": input{"url": r.URL + "/new"}})
+				w.WriteHeader(410)
+			}
+		})
+		id := f.webhook("moves", r, nil)
+		f.tick()
+		if e, c := f.executions(id)[0], f.ok(f.admin, "cue.get", input{"id": id}); e["status"] != statusFailed || c["status"] != active {
+			t.Errorf("execution %v, cue %v", e["status"], c["status"])
+		}
+		f.tick()
+		if n := len(r.arrivals()); n != 2 {
+			t.Errorf("called %d times", n)
+		}
+	})
+}
+
 // on_failure.pause applies after the last attempt failed, not before.
 func TestPauseOnFailure(t *testing.T) {
 	sending(t, func(t *testing.T, f *fixture, r *receiver) {
