@@ -19,6 +19,7 @@ var mayImport = map[string]struct {
 	"db":             {nil, "storage knows no noun"},
 	"cron":           {nil, "pure"},
 	"webhook":        {nil, "sending knows no noun and stores nothing"},
+	"mail":           {nil, "sending knows no noun and stores nothing"},
 	"access":         {[]string{"op", "db"}, "who may does not depend on what keys are for"},
 	"cue":            {[]string{"op", "db", "cron", "access", "webhook"}, "work stands on access, not on doors"},
 	"rest":           {[]string{"op"}, "a door knows no noun"},

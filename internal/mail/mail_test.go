@@ -1,0 +1,269 @@
+package mail
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"mime"
+	"mime/quotedprintable"
+	"net"
+	stdmail "net/mail"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+)
+
+// inbox is a real SMTP server on this machine, and what it was sent.
+type inbox struct {
+	password string // that it wants; "" for none
+	refuse   error  // of a receiver
+
+	mu   sync.Mutex
+	mail []string
+	to   []string
+}
+
+type session struct{ b *inbox }
+
+func (b *inbox) NewSession(*smtp.Conn) (smtp.Session, error) { return &session{b}, nil }
+func (*session) Mail(string, *smtp.MailOptions) error        { return nil }
+func (*session) Reset()                                      {}
+func (*session) Logout() error                               { return nil }
+func (s *session) AuthMechanisms() []string {
+	if s.b.password == "" {
+		return nil
+	}
+	return []string{sasl.Plain}
+}
+
+func (s *session) Auth(string) (sasl.Server, error) {
+	return sasl.NewPlainServer(func(_, user, password string) error {
+		if user != "unstuck" || password != s.b.password {
+			return &smtp.SMTPError{Code: 535, Message: "wrong: " + password} // a server may be as bad as this
+		}
+		return nil
+	}), nil
+}
+
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.b.to = append(s.b.to, to)
+	return s.b.refuse
+}
+
+func (s *session) Data(r io.Reader) error {
+	text, err := io.ReadAll(r)
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.b.mail = append(s.b.mail, string(text))
+	return err
+}
+
+// open starts a server: with STARTTLS, with TLS from the first byte, or without.
+func open(t *testing.T, b *inbox, mode string) Options {
+	t.Helper()
+	server := smtp.NewServer(b)
+	server.Domain, server.AllowInsecureAuth = "localhost", true
+	server.ErrorLog = quiet{}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, roots := certificate(t)
+	switch mode {
+	case StartTLS:
+		server.TLSConfig = config
+	case TLS:
+		l = tls.NewListener(l, config)
+	}
+	done := make(chan struct{})
+	go func() { _ = server.Serve(l); close(done) }()
+	t.Cleanup(func() { _ = server.Close(); <-done })
+	addr := l.Addr().(*net.TCPAddr)
+	return Options{Host: "127.0.0.1", Port: addr.Port, From: "Wächter <unstuck@example.com>", TLS: mode, Roots: roots, Timeout: 10 * time.Second,
+		Now: func() time.Time { return time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC) }}
+}
+
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+func (quiet) Println(...any)        {}
+
+// certificate is one of this machine's own.
+func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, of, of, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, roots
+}
+
+func sender(t *testing.T, o Options) *Sender {
+	t.Helper()
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// What is sent arrives as it was written, whatever stands in it, by each way to the server; nothing of it becomes a header.
+func TestMailArrives(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("ein langer Satz über Nächte ", 400)
+	message := Message{ID: "0198", To: "ops@example.com",
+		Subject: "nächtlich missed\r\nBcc: victim@example.com\r\n\r\nboo", Text: "Grüße, 東京 🙂\n.\n" + long + "\nFrom here\n"}
+	for _, mode := range []string{StartTLS, TLS, Plain} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			b := &inbox{password: "s3cret-pass"}
+			o := open(t, b, mode)
+			o.User, o.Password = "unstuck", b.password
+			if err := sender(t, o).Send(t.Context(), message); err != nil {
+				t.Fatal(err)
+			}
+			if len(b.mail) != 1 || len(b.to) != 1 || b.to[0] != "ops@example.com" {
+				t.Fatalf("%d messages to %q", len(b.mail), b.to)
+			}
+			for line := range strings.Lines(b.mail[0]) {
+				if len(line) > 200 {
+					t.Errorf("a line of %d bytes", len(line))
+				}
+			}
+			m, err := stdmail.ReadMessage(strings.NewReader(b.mail[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, err := m.Header.AddressList("From")
+			if err != nil || from[0].Name != "Wächter" || from[0].Address != "unstuck@example.com" {
+				t.Errorf("from %v, %v", from, err)
+			}
+			for name, want := range map[string]string{
+				"Subject": "nächtlich missed Bcc: victim@example.com boo", "Bcc": "", "Message-Id": "<0198@example.com>",
+				"Auto-Submitted": "auto-generated", "Date": "Mon, 23 Nov 2026 10:00:00 +0000",
+			} {
+				if got, err := new(mime.WordDecoder).DecodeHeader(m.Header.Get(name)); got != want || err != nil {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+			text, err := io.ReadAll(quotedprintable.NewReader(m.Body))
+			if got := string(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))); err != nil || strings.TrimSpace(got) != strings.TrimSpace(message.Text) {
+				t.Errorf("%v: %.200q", err, got)
+			}
+		})
+	}
+}
+
+// Who demands TLS sends nothing without it, and nothing to a server that somebody else's certificate stands for.
+func TestMailWantsTLS(t *testing.T) {
+	t.Parallel()
+	b := &inbox{}
+	plain := open(t, b, Plain)
+	plain.TLS = StartTLS
+	starts := open(t, b, StartTLS)
+	starts.Roots = x509.NewCertPool()
+	for name, o := range map[string]Options{"a server without TLS": plain, "an unknown certificate": starts} {
+		if err := sender(t, o).Send(t.Context(), Message{ID: "1", To: "ops@example.com"}); err == nil {
+			t.Errorf("%s is no fault", name)
+		}
+	}
+	if len(b.to) != 0 {
+		t.Errorf("something was sent to %q", b.to)
+	}
+}
+
+// What goes wrong is said in a sentence that does not hold the password.
+func TestMailFaults(t *testing.T) {
+	t.Parallel()
+	b := &inbox{password: "s3cret-pass", refuse: &smtp.SMTPError{Code: 550, Message: "no such\x07 user"}}
+	o := open(t, b, StartTLS)
+	o.User, o.Password = "unstuck", b.password
+	down, wrong, hung := o, o, o
+	wrong.Password = "wr0ng-pass"
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	down.Port = closed.Addr().(*net.TCPAddr).Port
+	_ = closed.Close()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections into its backlog and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	hung.Port, hung.Timeout = silent.Addr().(*net.TCPAddr).Port, 50*time.Millisecond
+	for _, c := range []struct {
+		o    Options
+		to   string
+		want string
+	}{
+		{o, "ops@example.com", "550"}, {wrong, "ops@example.com", "535"}, {down, "ops@example.com", "the mail server is not reached"},
+		{hung, "ops@example.com", "in time"}, {o, "ops@example.com\r\nDATA", "is no e-mail address"}, {Options{}, "ops@example.com", "UNSTUCK_SMTP_HOST"},
+	} {
+		err := sender(t, c.o).Send(t.Context(), Message{ID: "1", To: c.to, Subject: "x", Text: "x"})
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "-pass") || strings.ContainsAny(err.Error(), "\x07\r\n") {
+			t.Errorf("%q, want %q", err, c.want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := sender(t, o).Send(ctx, Message{ID: "1", To: "ops@example.com"}); err == nil {
+		t.Error("a message goes out after its time")
+	}
+}
+
+// Options that cannot work are refused before anything is sent.
+func TestMailOptions(t *testing.T) {
+	t.Parallel()
+	good := Options{Host: "mail.example.com", Port: 587, From: "unstuck@example.com", TLS: StartTLS}
+	for name, change := range map[string]func(*Options){
+		"no sender":             func(o *Options) { o.From = "" },
+		"a broken sender":       func(o *Options) { o.From = "x\r\nBcc: y@example.com" },
+		"unknown TLS":           func(o *Options) { o.TLS = "yes" },
+		"a password in clear":   func(o *Options) { o.TLS, o.User, o.Password = Plain, "u", "p" },
+		"a port that is not it": func(o *Options) { o.Port = 70000 },
+	} {
+		o := good
+		change(&o)
+		if _, err := New(o); err == nil {
+			t.Errorf("%s: %+v is taken", name, o)
+		}
+	}
+	if _, err := New(good); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"", "ops", "Ops <ops@example.com>", "a@b.c, d@e.f", "a@b.c\r\nBcc: d@e.f", strings.Repeat("a", 260) + "@b.c"} {
+		if a, err := Address(bad); err == nil {
+			t.Errorf("%q is taken as %q", bad, a)
+		}
+	}
+	var fault *Fault
+	if errors.As(sender(t, Options{}).Send(t.Context(), Message{}), &fault) {
+		t.Error("no server is no fault of a server")
+	}
+}
