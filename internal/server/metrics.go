@@ -41,7 +41,7 @@ func (s *Server) metrics() http.Handler {
 
 // register declares the product's own figures; those of the database and the scheduler are read when they are asked for.
 func (s *Server) register(reg *prometheus.Registry) {
-	reg.MustRegister(s.meter.calls, s.meter.seconds, s.meter.attempts, s.meter.late, &callbacks{s.cues})
+	reg.MustRegister(s.meter.calls, s.meter.seconds, s.meter.attempts, s.meter.late, &callbacks{s.cues}, s.heart.calls)
 	counter := func(name, help string, fn func(db.Stats) float64) {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return fn(s.db.Stats()) }))
 	}
@@ -54,6 +54,7 @@ func (s *Server) register(reg *prometheus.Registry) {
 	counter("unstuck_db_reruns_total", "Batches that ran again.", func(t db.Stats) float64 { return float64(t.Reruns) })
 	counter("unstuck_db_unknown_commits_total", "Commits that failed with an unknown fate.", func(t db.Stats) float64 { return float64(t.Unknown) })
 	gauge("unstuck_db_waiting", "Updates that wait for their turn.", func() float64 { return float64(s.db.Stats().Waiting) })
+	gauge("unstuck_heartbeat_last_seconds", "When UNSTUCK_HEARTBEAT_URL last answered well, in seconds since 1970; 0 for never.", s.heart.lastSeconds)
 	gauge("unstuck_scheduler_last_look_seconds", "When the scheduler last looked for due work, in seconds since 1970.", func() float64 {
 		return float64(s.cues.Pulse().At.UnixMilli()) / 1000
 	})

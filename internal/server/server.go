@@ -39,6 +39,7 @@ type Server struct {
 	access  *access.Access
 	cues    *cue.Cues
 	meter   *meter
+	heart   *heart
 	set     *op.Set
 	handler http.Handler
 	opened  time.Time
@@ -97,7 +98,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.meter = newMeter(s.access, s.deps.Now)
+	s.meter, s.heart = newMeter(s.access, s.deps.Now), newHeart(s.Settings)
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
 		Callbacks: s.Callbacks(), Observe: s.meter.attempt,
@@ -172,10 +173,11 @@ const heapFloor = 32 << 20
 func (s *Server) Duties(ctx context.Context) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
-	done := make(chan error, 2)
+	done := make(chan error, 3)
+	go func() { s.beatLoop(ctx); done <- nil }()
 	go func() { done <- s.cues.Run(ctx) }()
 	go func() { done <- s.access.Run(ctx) }()
-	err := errors.Join(<-done, <-done)
+	err := errors.Join(<-done, <-done, <-done)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}

@@ -43,6 +43,7 @@ type Settings struct {
 	PrintFirstKey  bool          `flag:"print-first-key" default:"false" doc:"print the first key also when the output is no terminal"`
 	AcceptRollback bool          `flag:"accept-rollback" default:"false" doc:"start although the database is behind the audit log that was written down"`
 	AllowCallbacks string        `env:"UNSTUCK_ALLOW_CALLBACKS" flag:"allow-callbacks" doc:"networks that callbacks may lead to although they are not public, such as 172.18.0.0/16, separated by commas; plain http is allowed to them"`
+	HeartbeatURL   string        `env:"UNSTUCK_HEARTBEAT_URL" secret:"yes" doc:"address of an outside watch that is called every minute while the server does its work, so that somebody notices when it does not"`
 	LogLevel       string        `env:"UNSTUCK_LOG_LEVEL" flag:"log-level" default:"info" doc:"debug, info, warn or error"`
 	Lease          time.Duration `env:"UNSTUCK_LEASE" flag:"lease" default:"15m" doc:"how long a claim or a heartbeat holds an execution"`
 	UnclaimedAfter time.Duration `env:"UNSTUCK_UNCLAIMED_AFTER" flag:"unclaimed-after" default:"15m" doc:"an execution that nobody takes for so long is missed"`
@@ -173,6 +174,9 @@ func (s Settings) check() []error {
 	fault(!prefixForm(s.KeyPrefix), "UNSTUCK_KEY_PREFIX is %q; write a letter and then up to 15 letters or digits, all lower-case", s.KeyPrefix)
 	fault(levelOf(s.LogLevel) == nil, "UNSTUCK_LOG_LEVEL is %q; write debug, info, warn or error", s.LogLevel)
 	if _, err := s.callbacks(); err != nil {
+		faults = append(faults, err)
+	}
+	if err := s.checkHeartbeat(); err != nil {
 		faults = append(faults, err)
 	}
 	if _, _, err := net.SplitHostPort(s.Listen); err != nil {

@@ -25,6 +25,9 @@ type Clock struct {
 	at time.Time
 }
 
+// NewClock is a clock that stands at Start.
+func NewClock() *Clock { return &Clock{at: Start} }
+
 // Now is the time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
@@ -96,7 +99,7 @@ func NewWith(t testing.TB, o Setup) *Server {
 	if o.Settings != nil {
 		o.Settings(&settings)
 	}
-	s := &Server{Clock: &Clock{at: Start}, Settings: settings, t: t, Log: &bytes.Buffer{}}
+	s := &Server{Clock: NewClock(), Settings: settings, t: t, Log: &bytes.Buffer{}}
 	s.deps = server.Deps{Now: s.Clock.Now, Log: slog.New(slog.NewJSONHandler(&syncWriter{w: s.Log}, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if o.Deps != nil {
 		o.Deps(&s.deps)
