@@ -51,7 +51,14 @@ type echo struct {
 	at      time.Time
 }
 
-func (e *echo) size() int { return len(e.payload) + 4096 }
+// size is the memory that it takes, about.
+func (e *echo) size() int {
+	n := len(e.payload) + 4096
+	for name, value := range e.headers {
+		n += len(name) + len(value)
+	}
+	return n
+}
 
 type echoHour struct {
 	since time.Time

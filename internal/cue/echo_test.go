@@ -1,6 +1,7 @@
 package cue
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -41,5 +42,19 @@ func TestEchoHoldsNoSecrets(t *testing.T) {
 func TestAnswersRepeatNoHeaders(t *testing.T) {
 	if got := beginning([]byte(`{"Authorization":"Bearer theirs"} ok`), map[string]string{"Authorization": "Bearer theirs", "X-A": "ok"}); got != `{"Authorization":"***"} ok` {
 		t.Error(got)
+	}
+}
+
+// The sink holds no more than it says, also when it is the names of headers that are long.
+func TestEchoIsBounded(t *testing.T) {
+	s := sink{now: time.Now}
+	long := strings.Repeat("x", 60_000)
+	for i := range 1000 {
+		if err := s.store("", fmt.Sprintf("token-of-stranger-%d", i), []byte(`1`), http.Header{long: {"1"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if most := echoBytesMost / len(long); len(s.kept) > most || s.bytes > echoBytesMost {
+		t.Errorf("%d documents are kept, want up to %d; %d bytes", len(s.kept), most, s.bytes)
 	}
 }

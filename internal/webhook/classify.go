@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -67,6 +68,8 @@ func classifyFault(err error) (Class, string) {
 		return Failed, "Webhook endpoint timed out"
 	case isConnectFault(err):
 		return Failed, "Could not connect to webhook endpoint"
+	case isBroken(err): // its own words hold our address in a network that may be nobody's business
+		return Failed, "Webhook endpoint broke the connection off"
 	}
 	text := []rune(strings.ToValidUTF8(err.Error(), "\ufffd"))
 	return Failed, string(text[:min(len(text), maxMessage)])
@@ -83,6 +86,12 @@ func isConnectFault(err error) bool {
 	)
 	return errors.As(err, &dns) || errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert) ||
 		errors.As(err, &op) && (op.Op == "dial" || op.Op == "remote error" || op.Op == "local error")
+}
+
+// isBroken says whether an error came from a connection that stood.
+func isBroken(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // maxWait bounds what a receiver may ask for with Retry-After.

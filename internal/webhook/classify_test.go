@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +44,8 @@ func TestFaults(t *testing.T) {
 		{fmt.Errorf("read: %w", context.DeadlineExceeded), "failed Webhook endpoint timed out"},
 		{&net.DNSError{Err: "slow", IsTimeout: true}, "failed Webhook endpoint timed out"},
 		{&net.OpError{Op: "dial", Err: refused}, "refused " + refused.Error()},
+		{&net.OpError{Op: "read", Source: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 9)}, Err: syscall.ECONNRESET}, "failed Webhook endpoint broke the connection off"},
+		{fmt.Errorf("x: %w", io.ErrUnexpectedEOF), "failed Webhook endpoint broke the connection off"},
 		{errors.New(strings.Repeat("ä", 600)), "failed " + strings.Repeat("ä", 500)},
 		{errors.New("a\xffb"), "failed a\ufffdb"},
 		{fmt.Errorf("x: %w", ErrStopped), "failed The server stopped before the webhook endpoint had answered"},
