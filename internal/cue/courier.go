@@ -191,7 +191,7 @@ func (c *Cues) resultLoop(ctx context.Context) {
 		c.courier.results.linger(ctx)
 		for {
 			n, err := c.saveResults(ctx)
-			if err != nil {
+			if err != nil && ctx.Err() == nil { // the last ones are stored after the end of this loop
 				c.Log.Error("storing the results of callbacks failed; it is tried again", "error", err)
 				pause(ctx, lookEvery)
 				c.courier.results.ring()
