@@ -19,10 +19,12 @@ test: ## all tests that need nothing but Go (PostgreSQL joins in when it is inst
 race: ## the same tests under the race detector (needs gcc); SQLite itself is left out, which makes it 5 times faster
 	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 $(GO) test -race -short -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false' -timeout 30m ./...
 
-vet: ## gofmt, go mod tidy and go vet
+vet: ## gofmt, go mod tidy, and go vet for every system that we release for
 	@out=$$(git ls-files "*.go" | xargs -r gofmt -l); test -z "$$out" || { echo "not gofmt-ed: $$out"; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
+	GOOS=windows $(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
 
 lint: ## golangci-lint, installed on first use
 	@command -v $(LINT) >/dev/null || test -x "$$($(GO) env GOPATH)/bin/$(LINT)" || $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

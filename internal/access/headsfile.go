@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"unstuck/internal/disk"
 	"unstuck/internal/op"
 )
 
@@ -144,9 +145,5 @@ func replaceFile(path string, content []byte) error {
 	if err := os.Rename(path+".new", path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return disk.SyncNames(filepath.Dir(path))
 }

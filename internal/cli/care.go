@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"unstuck/internal/access"
+	"unstuck/internal/disk"
 	"unstuck/internal/server"
 )
 
@@ -74,8 +75,8 @@ const mostSkew = time.Minute
 // doctorClient looks at the login, and at the server that it is for. The last finding is whether that server answers to this key.
 func (d *door) doctorClient(ctx context.Context) []server.Finding {
 	var out []server.Finding
-	if st, err := os.Stat(d.loginPath()); err == nil && st.Mode().Perm()&0o077 != 0 {
-		out = append(out, server.Finding{What: "login in " + d.tilde(d.loginPath()), Err: errors.New("others may read it"), Mend: "chmod 600 " + d.loginPath()})
+	if err := disk.Private(d.loginPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		out = append(out, server.Finding{What: "login in " + d.tilde(d.loginPath()), Err: err, Mend: disk.MendPrivate(d.loginPath())})
 	}
 	c, err := d.client()
 	if err != nil {

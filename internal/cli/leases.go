@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"unstuck/internal/disk"
 )
 
 // A worker proves with a lease token that it still holds what it claimed. So that nobody has to copy tokens by hand, the command
@@ -49,7 +51,7 @@ func (d *door) keepLeases(change func(map[string]lease)) {
 		return
 	}
 	b, err := json.Marshal(all)
-	if err == nil && os.MkdirAll(filepath.Dir(d.leasesPath()), 0o700) == nil {
+	if err == nil && disk.MakePrivate(filepath.Dir(d.leasesPath())) == nil {
 		_ = writeWhole(d.leasesPath(), b)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"unstuck/internal/access"
+	"unstuck/internal/disk"
 )
 
 // defaultURL is where a server listens that was told nothing else.
@@ -145,7 +146,7 @@ func (d *door) writeLogin(l login) error {
 	}
 	b, err := json.MarshalIndent(l, "", "  ")
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(d.loginPath()), 0o700)
+		err = disk.MakePrivate(filepath.Dir(d.loginPath()))
 	}
 	if err == nil {
 		err = writeWhole(d.loginPath(), append(b, '\n'))

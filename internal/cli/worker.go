@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"unstuck/internal/disk"
 	"unstuck/internal/server"
 	"unstuck/internal/worker"
 )
@@ -99,8 +100,8 @@ func (s *workerSetup) note(file string) {
 	if s.config.Email != "" {
 		s.notes = append(s.notes, "email has no meaning here: when the key ends, so does the worker, with status 1")
 	}
-	if st, err := os.Stat(file); err == nil && s.config.Key != "" && st.Mode().Perm()&0o077 != 0 {
-		s.notes = append(s.notes, "it holds a key, and others may read it: chmod 600 "+shellWord(file))
+	if s.config.Key != "" && errors.As(disk.Private(file), new(*disk.OthersError)) {
+		s.notes = append(s.notes, "it holds a key, and others may read it: "+disk.MendPrivate(shellWord(file)))
 	}
 }
 

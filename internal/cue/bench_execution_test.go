@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -118,15 +117,6 @@ func (f *fixture) bare(id string) {
 	if err != nil {
 		f.Error(err)
 	}
-}
-
-// cpuTime is what the process has used of the processors. On a machine that others use too it says more than the clock.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // pair claims one execution and reports it. The clock goes on, because rows lie side by side by their times.

@@ -1,5 +1,3 @@
-//go:build unix
-
 package db
 
 import (
@@ -8,10 +6,9 @@ import (
 	"io"
 	"os"
 	"strings"
-	"syscall"
 )
 
-// fileLock refuses a second server on one SQLite file by a lock (flock) on a file beside it, which the operating system drops
+// fileLock refuses a second server on one SQLite file by a lock on a file beside it, which the operating system drops
 // when the process ends, however it ends. The file holds the process id, was last changed when the lock was taken, and stays.
 type fileLock struct{ file *os.File }
 
@@ -21,8 +18,8 @@ func lockFile(path string) (lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	free, err := flock(f)
+	if err == nil && !free {
 		return nil, errors.Join(lockedBy(path, f), f.Close())
 	}
 	if err == nil {
@@ -58,5 +55,5 @@ func (l fileLock) held() error { return nil }
 
 // release lets go by itself before it closes: a child process that is being started holds the file too, until it runs.
 func (l fileLock) release() error {
-	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+	return errors.Join(unflock(l.file), l.file.Close())
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/driver"
+
+	"unstuck/internal/disk"
 )
 
 // sqliteEngine is a database in a file: one connection that writes, a few that only read. Everything that knows the SQLite
@@ -116,15 +118,6 @@ func (e *sqliteEngine) checkWAL() error {
 	return nil
 }
 
-// syncDir makes the names of the files in a directory durable.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 func (e *sqliteEngine) connect(ctx context.Context, write bool) (*session, error) {
 	pool := e.reader
 	if write {
@@ -159,7 +152,7 @@ func (e *sqliteEngine) syncNames(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE; COMMIT"); err != nil {
 		return classify(err)
 	}
-	return syncDir(filepath.Dir(e.path))
+	return disk.SyncNames(filepath.Dir(e.path))
 }
 
 func (e *sqliteEngine) pool() *sql.DB { return e.writer }
@@ -194,7 +187,7 @@ func (e *sqliteEngine) backup(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("back up to %s: %w", path, errors.Join(classify(err), remove(partial)))
 	}
-	return errors.Join(remove(partial), syncDir(filepath.Dir(path)))
+	return errors.Join(remove(partial), disk.SyncNames(filepath.Dir(path)))
 }
 
 // remove removes a file. That there is none is no fault, and neither is a folder that is not there or no folder: what follows says so.
@@ -237,7 +230,7 @@ func (e *sqliteEngine) close() error {
 // classifySQLite adds the error of this package that callers know to one of SQLite.
 func classifySQLite(err error) error {
 	switch {
-	case errors.Is(err, sqlite3.FULL), errors.Is(err, sqlite3.IOERR_WRITE), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, sqlite3.FULL), errors.Is(err, sqlite3.IOERR_WRITE), disk.IsFull(err):
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	case errors.Is(err, sqlite3.NOTADB):
 		return fmt.Errorf("the file is not a database, or it is damaged at its beginning: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
+	"unstuck/internal/disk"
 )
 
 // Migrate brings the database up to the schema of this program and answers its version. No server may run on it.
@@ -98,7 +99,7 @@ func Doctor(ctx context.Context, s Settings) []Finding {
 		return err == nil
 	}
 	add("where it listens: "+s.Listen, s.checkListen(), "choose one of the ways above")
-	if !add("data folder "+s.Data, checkFolder(s.Data), "chmod 700 "+s.Data+", or start the server once: unstuck serve") {
+	if !add("data folder "+s.Data, checkFolder(s.Data), disk.MendPrivate(s.Data)+", or start the server once: unstuck serve") {
 		return out
 	}
 	d, a, err := s.openAccess(ctx, db.Options{DSN: s.DSN(), ReadOnly: true}, true)
@@ -144,11 +145,13 @@ func checkFolder(path string) error {
 		return err
 	case !st.IsDir():
 		return errors.New("it is no folder")
-	case st.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("others may read it (%v)", st.Mode().Perm())
 	}
-	if st, err := os.Stat(filepath.Join(path, "secret")); err == nil && st.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("others may read the server secret in it (%v); chmod 600 %s", st.Mode().Perm(), filepath.Join(path, "secret"))
+	if err := disk.Private(path); err != nil {
+		return err
+	}
+	secret := filepath.Join(path, "secret")
+	if err := disk.Private(secret); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the server secret in it: %w; %s", err, disk.MendPrivate(secret))
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"unstuck/internal/disk"
 )
 
 // Streams are where a server speaks to people.
@@ -52,7 +54,7 @@ func (s *Server) connections() int {
 // Run starts a server and runs it until ctx ends; then calls under way end, and what memory holds is written.
 func Run(ctx context.Context, settings Settings, io Streams) error {
 	began := time.Now()
-	private()
+	disk.NewFilesPrivate()
 	if err := settings.checkListen(); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"unstuck/internal/disk"
 	"unstuck/internal/webhook"
 )
 
@@ -245,7 +246,7 @@ func (s Settings) callbacks() (out []netip.Prefix, err error) {
 
 // prepareData makes the data folder, readable by its owner only.
 func (s Settings) prepareData() error {
-	if err := os.MkdirAll(s.Data, 0o700); err != nil {
+	if err := disk.MakePrivate(s.Data); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
 	return nil

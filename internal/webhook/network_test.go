@@ -20,6 +20,8 @@ import (
 	"unstuck/internal/webhook"
 )
 
+const benchSecret = "whsec_00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
 // send offers a job to a new sender that may call this machine, and answers its result.
 func send(t *testing.T, jobs ...*webhook.Job) (results []webhook.Result) {
 	return sendBy(t, webhook.Policy{Private: true}.Client(), jobs...)

@@ -73,6 +73,7 @@ func outcomeFile(dir string) string { return filepath.Join(dir, "outcome.json") 
 // process is a handler that runs, and all that it started.
 type process struct {
 	cmd    *exec.Cmd
+	all    *group
 	out    [2]head // what it said on standard output and standard error
 	pipes  []*os.File
 	closed chan struct{} // closed when nobody has its output open any more
@@ -103,7 +104,7 @@ func (w *worker) start(h Handler, e *execution, dir string) (*process, error) {
 	p.cmd.Stdin = in
 	p.cmd.Dir = w.folder(h.Folder)
 	p.cmd.Env = append(append(w.environment(e, raw, dir), vars...), envOf(h.Env, values)...)
-	group(p.cmd)
+	p.all = newGroup(p.cmd)
 	return p, p.start()
 }
 
@@ -160,6 +161,11 @@ func (p *process) start() error {
 		closeAll(p.pipes)
 		return err
 	}
+	if err := p.all.started(); err != nil {
+		p.all.close()
+		closeAll(p.pipes)
+		return errors.Join(err, p.cmd.Process.Kill(), p.cmd.Wait())
+	}
 	go func() {
 		copies.Wait()
 		close(p.closed)
@@ -180,6 +186,7 @@ func closeAll(files []*os.File) {
 // await waits until the handler has ended and everything that it started has closed its output. When its time is over, or the
 // context ends, all of them get SIGTERM, and after the grace SIGKILL.
 func (p *process) await(ctx context.Context, limit, grace time.Duration) {
+	defer p.all.close()
 	defer closeAll(p.pipes)
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -188,13 +195,13 @@ func (p *process) await(ctx context.Context, limit, grace time.Duration) {
 	}
 	p.stopped = ctx.Err() != nil
 	p.timedOut = !p.stopped
-	terminate(p.cmd)
+	p.all.terminate()
 	patience := time.NewTimer(grace)
 	defer patience.Stop()
 	if p.ended(nil, patience.C) {
 		return
 	}
-	kill(p.cmd)
+	p.all.kill()
 	<-p.exited // a process that left the group may keep the output open: it is not waited for
 }
 

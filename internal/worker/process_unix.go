@@ -7,9 +7,21 @@ import (
 	"syscall"
 )
 
-// group puts a command and all that it starts into a process group of their own, so that all of them can be stopped.
-func group(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+// group is a command and all that it starts, so that all of them can be stopped: a process group of their own.
+type group struct{ cmd *exec.Cmd }
 
-// terminate asks the group of a command to end, kill ends it. A group that is gone needs neither.
-func terminate(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-func kill(cmd *exec.Cmd)      { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+// newGroup prepares a command that has not started yet.
+func newGroup(cmd *exec.Cmd) *group {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return &group{cmd}
+}
+
+// started is called when the command has started.
+func (g *group) started() error { return nil }
+
+// terminate asks the group to end, kill ends it. A group that is gone needs neither.
+func (g *group) terminate() { _ = syscall.Kill(-g.cmd.Process.Pid, syscall.SIGTERM) }
+func (g *group) kill()      { _ = syscall.Kill(-g.cmd.Process.Pid, syscall.SIGKILL) }
+
+// close frees what the group took up; it ends nothing.
+func (g *group) close() {}

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 )
 
 const (
@@ -67,11 +65,8 @@ func start() (*instance, error) {
 	}
 	cmd := exec.Command("/bin/sh", "-c", script, "pgtest", bin, dir, role, settings)
 	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if os.Geteuid() == 0 {
-		if cmd.SysProcAttr.Credential, err = credential(dir); err != nil {
-			return nil, err
-		}
+	if err := apart(cmd, dir); err != nil {
+		return nil, err
 	}
 	return run(cmd, dir)
 }
@@ -125,24 +120,4 @@ func binaries() (string, error) {
 func major(path string) int {
 	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path)))) // 0 sorts an odd name first
 	return n
-}
-
-// credential gives the directory to the owner and says how to become him.
-func credential(dir string) (*syscall.Credential, error) {
-	u, err := user.Lookup(owner)
-	if err != nil {
-		return nil, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
-		return nil, err
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }

@@ -7,10 +7,6 @@ import (
 	"syscall"
 )
 
-// private makes every file that this process makes readable by its owner only: also those that SQLite keeps beside the database,
-// whose locks anybody could hold who can open them.
-func private() { syscall.Umask(0o077) }
-
 // openFiles is how many files and connections this process may have open; 0 when it is not known. Go raises the soft limit to the
 // hard one by itself.
 func openFiles() int64 {
