@@ -378,6 +378,26 @@ func TestWorkerHandsBack(t *testing.T) {
 	y.is(id, obj{"status": "success", "attempts": 2.0, "claimed_by_worker": "next"})
 }
 
+// TestWorkerWithoutRoom: a worker that can start no handler, as with a full disk, spoils no work: it gives it back, and no attempt counts.
+func TestWorkerWithoutRoom(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	d := y.worker(obj{"leave": `rm -rf "$TMPDIR"`, "job": "echo done"}, obj{"poll_interval": 0.1})
+	d.says("done", y.fire("leave"))
+	id := y.fire("job")
+	d.says("no handler can be started", id)
+	d.says("given back", id)
+	for _, v := range d.cmd.Env {
+		if dir, ok := strings.CutPrefix(v, "TMPDIR="); ok {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.says("done", id)
+	y.is(id, obj{"status": "success", "attempts": 1.0})
+}
+
 // TestWorkerKeyRevoked: without its key the worker stops what runs, which nobody could report, and ends with 1.
 func TestWorkerKeyRevoked(t *testing.T) {
 	t.Parallel()

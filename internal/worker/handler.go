@@ -26,7 +26,8 @@ type result struct {
 	output   string
 	said     said
 	timedOut bool
-	stopped  bool // because its context ended: nothing is known about it
+	stopped  bool  // because its context ended: nothing is known about it
+	unable   error // why no handler whatever can be started here, such as a full disk: that says nothing about the work
 	limit    time.Duration
 	took     time.Duration
 }
@@ -36,12 +37,14 @@ func (w *worker) run(ctx context.Context, h Handler, e *execution) *result {
 	began := time.Now()
 	r := &result{limit: h.Timeout}
 	defer func() { r.took = time.Since(began) }()
-	dir, err := os.MkdirTemp("", "unstuck-")
+	raw := []byte(pythonJSON(e.Payload))
+	dir, in, err := room(raw)
 	if err != nil {
-		return r.notStarted(err)
+		r.unable = err
+		return r
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left of it is in the folder for temporary files
-	p, err := w.start(h, e, dir)
+	p, err := w.start(h, e, raw, dir, in)
 	if err != nil {
 		return r.notStarted(err)
 	}
@@ -68,6 +71,21 @@ func (r *result) notStarted(err error) *result {
 	return r
 }
 
+// room makes what a handler needs: a folder of its own, with an empty outcome file, and its standard input.
+func room(payload []byte) (dir string, in *os.File, err error) {
+	if dir, err = os.MkdirTemp("", "unstuck-"); err != nil {
+		return "", nil, err
+	}
+	stdin := filepath.Join(dir, "payload.json")
+	if err = errors.Join(os.WriteFile(stdin, payload, 0o600), os.WriteFile(outcomeFile(dir), nil, 0o600)); err == nil {
+		in, err = os.Open(stdin)
+	}
+	if err != nil {
+		_ = os.RemoveAll(dir)
+	}
+	return dir, in, err
+}
+
 func outcomeFile(dir string) string { return filepath.Join(dir, "outcome.json") }
 
 // process is a handler that runs, and all that it started.
@@ -83,20 +101,8 @@ type process struct {
 	timedOut, stopped bool
 }
 
-// start starts a handler. What it needs is in a folder of its own.
-func (w *worker) start(h Handler, e *execution, dir string) (*process, error) {
-	raw := []byte(pythonJSON(e.Payload))
-	stdin := filepath.Join(dir, "payload.json")
-	if err := os.WriteFile(stdin, raw, 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(outcomeFile(dir), nil, 0o600); err != nil {
-		return nil, err
-	}
-	in, err := os.Open(stdin)
-	if err != nil {
-		return nil, err
-	}
+// start starts a handler in what room has made. It closes in.
+func (w *worker) start(h Handler, e *execution, raw []byte, dir string, in *os.File) (*process, error) {
 	defer in.Close()
 	values := readPayload(e.Payload)
 	text, vars := values.fillCommand(h.Command)

@@ -21,6 +21,12 @@ func (w *worker) do(h Handler, a *attempt) {
 		return
 	}
 	r := w.run(a.handling, h, e)
+	if r.unable != nil { // others get the work; this one keeps its place for a while, so that it asks for less
+		w.Log.Error("no handler can be started", attrs(e, "error", r.unable.Error())...)
+		w.release(e, false)
+		pause(w.asking, w.config.Poll)
+		return
+	}
 	if !r.stopped {
 		w.tell(e, r)
 		return
