@@ -24,6 +24,8 @@ var permissions = [...]permission{
 	{"executions:report", "report an outcome and evidence"},
 	{"executions:verify", "verify an outcome"},
 	{"executions:replay", "replay an execution"},
+	{"alerts:read", "see alerts"},
+	{"alerts:write", "acknowledge alerts"},
 	{"usage:read", "see usage"},
 	{"keys:read", "see keys and what they did"},
 	{"keys:write", "make, change and revoke keys"},
@@ -133,7 +135,7 @@ var scopes = []Scope{
 	},
 	{
 		"read-only", readOnly,
-		"list and read cues, executions and usage", "start or change anything, or see keys, members, secrets or the audit log",
+		"list and read cues, executions, alerts and usage", "start or change anything, or see keys, members, secrets or the audit log",
 	},
 	{
 		"write-enrichment", readOnly,
@@ -144,8 +146,8 @@ var scopes = []Scope{
 		"do all that read-only can, and push signals once the engine is installed", "make or fire a cue, make keys, invite people or read secrets",
 	},
 	{
-		"write-cues", readOnly | mustPerms("cues:write", "cues:fire", "executions:replay", "executions:verify"),
-		"do all that read-only can; make, change, pause, delete and fire cues; replay and verify executions", "take work, make keys, invite people or read secrets",
+		"write-cues", readOnly | mustPerms("cues:write", "cues:fire", "executions:replay", "executions:verify", "alerts:write"),
+		"do all that read-only can; make, change, pause, delete and fire cues; replay and verify executions; acknowledge alerts", "take work, make keys, invite people or read secrets",
 	},
 	{
 		"full", allPerms,
@@ -225,7 +227,7 @@ var roles = [...]struct {
 	{RoleAdmin, allPerms},
 }
 
-var operator = readOnly | mustPerms("cues:fire", "executions:claim", "executions:report", "executions:verify", "executions:replay")
+var operator = readOnly | mustPerms("cues:fire", "executions:claim", "executions:report", "executions:verify", "executions:replay", "alerts:write")
 
 // rolePerms is what a member of a role may do: nothing for "", the role of one who left.
 func rolePerms(name string) permSet {

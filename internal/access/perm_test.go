@@ -59,18 +59,18 @@ func TestPermissionAlgebra(t *testing.T) {
 // TestScopesAndRoles says in full what each holds, so that a change of a right is seen in review.
 func TestScopesAndRoles(t *testing.T) {
 	t.Parallel()
-	reads := []string{"cues:read", "executions:read", "usage:read"}
+	reads := []string{"cues:read", "executions:read", "alerts:read", "usage:read"}
 	want := map[string][]string{
 		"worker":           {"executions:read", "executions:claim", "executions:report"},
 		"read-only":        reads,
 		"write-enrichment": reads,
 		"write-signals":    reads,
-		"write-cues":       {"cues:read", "cues:write", "cues:fire", "executions:read", "executions:verify", "executions:replay", "usage:read"},
+		"write-cues":       {"cues:read", "cues:write", "cues:fire", "executions:read", "executions:verify", "executions:replay", "alerts:read", "alerts:write", "usage:read"},
 		"full":             allPerms.names(),
 		RoleViewer:         reads,
-		RoleOperator:       {"cues:read", "cues:fire", "executions:read", "executions:claim", "executions:report", "executions:verify", "executions:replay", "usage:read"},
+		RoleOperator:       {"cues:read", "cues:fire", "executions:read", "executions:claim", "executions:report", "executions:verify", "executions:replay", "alerts:read", "alerts:write", "usage:read"},
 		RoleManager: {"cues:read", "cues:write", "cues:fire", "executions:read", "executions:claim", "executions:report", "executions:verify", "executions:replay",
-			"usage:read", "keys:read", "keys:write", "members:read", "members:write"},
+			"alerts:read", "alerts:write", "usage:read", "keys:read", "keys:write", "members:read", "members:write"},
 		RoleAdmin: allPerms.names(),
 		"":        {},
 	}

@@ -92,6 +92,11 @@ func (d *door) troubles(ctx context.Context, self *keyView, h healthView) (text 
 		return t, keys
 	}
 	lacks := lackedBy(err)
+	alert, err := d.openAlert(ctx)
+	if alert != "" {
+		return alert, keys
+	}
+	lacks = append(lacks, lackedBy(err)...)
 	missed, err := d.missed(ctx)
 	if missed != "" {
 		return missed, keys

@@ -49,7 +49,7 @@ const (
 // wordings are all wordings by the names of their operations.
 func wordings() map[string]wording {
 	out := map[string]wording{}
-	for _, part := range []map[string]wording{compatWordings(), keyWordings(), peopleWordings(), cueWordings(), executionWordings()} {
+	for _, part := range []map[string]wording{compatWordings(), keyWordings(), peopleWordings(), cueWordings(), executionWordings(), alertWordings()} {
 		for name, w := range part {
 			out[name] = w
 		}

@@ -72,7 +72,7 @@ func (c *Cues) saveEach(ctx context.Context, some []*result) (stored int, fault 
 
 func (c *Cues) saveThese(ctx context.Context, some []*result) error {
 	err := c.DB.Update(ctx, func(tx *db.Tx) error {
-		s := &settling{c: c, tx: tx, now: c.now(), sums: tally{}, called: map[string]int64{}, ran: map[string]bool{}}
+		s := &settling{c: c, tx: tx, now: c.now(), sums: tally{}, called: map[string]int64{}, ran: map[string]bool{}, good: map[string]string{}}
 		return s.all(some)
 	})
 	if err != nil {
@@ -100,8 +100,9 @@ type settling struct {
 	tx     *db.Tx
 	now    op.Time
 	sums   tally
-	called map[string]int64 // attempts by cue
-	ran    map[string]bool  // cues of which an execution ended
+	called map[string]int64  // attempts by cue
+	ran    map[string]bool   // cues of which an execution ended
+	good   map[string]string // by cue: an execution that succeeded
 }
 
 // all stores results.
@@ -206,6 +207,9 @@ func (s *settling) attempts(made []*result) error {
 	if err := s.cues(); err != nil {
 		return err
 	}
+	if err := s.c.recover(s.tx, s.good, s.now); err != nil {
+		return err
+	}
 	return s.c.fireNext(s.tx, next, s.now)
 }
 
@@ -258,6 +262,7 @@ func (s *settling) follow(r *result, n next) error {
 	s.sums.moved(r.workspace, statusDelivering, n.status)
 	switch n.status {
 	case statusSuccess:
+		s.good[r.cueID] = r.id
 		if r.once {
 			return s.c.finishCue(s.tx, r.cueID, true, 1, s.now)
 		}

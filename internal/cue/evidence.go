@@ -164,6 +164,11 @@ func (c *Cues) extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.
 	if err != nil {
 		return fmt.Errorf("apply the evidence of execution %s: %w", h.id, err)
 	}
+	if b.State == reportedSuccess || b.State == verifiedSuccess {
+		if err := c.recover(tx, map[string]string{h.cueID: h.id}, at); err != nil {
+			return err
+		}
+	}
 	if h.outcomeState = b.State; !h.fires() {
 		return nil
 	}

@@ -90,7 +90,7 @@ func (s *settling) replies(some []*result) error {
 	for i := range found {
 		byID[found[i].id] = &found[i]
 	}
-	b := &recording{c: s.c, tx: s.tx, now: s.now, sums: s.sums, ran: map[string]int64{}}
+	b := &recording{c: s.c, tx: s.tx, now: s.now, sums: s.sums, ran: map[string]int64{}, good: map[string]string{}}
 	for _, r := range some {
 		h := byID[r.id]
 		if h == nil || h.outcomeState != "" { // somebody has reported meanwhile

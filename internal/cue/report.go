@@ -133,7 +133,7 @@ func (c *Cues) recordAll(ctx context.Context, batch func() []*report) error {
 		for i := range found {
 			byID[found[i].id] = &found[i]
 		}
-		b := &recording{c: c, tx: tx, now: c.now(), sums: tally{}, ran: map[string]int64{}}
+		b := &recording{c: c, tx: tx, now: c.now(), sums: tally{}, ran: map[string]int64{}, good: map[string]string{}}
 		for _, r := range reports {
 			r.state, r.refusal = "", nil
 			if err := b.take(r, byID[r.id]); err != nil {
@@ -150,9 +150,11 @@ type recording struct {
 	tx    *db.Tx
 	now   op.Time
 	sums  tally
-	ran   map[string]int64 // reports by cue, of those that recur
-	links []link           // not yet written
-	next  []string         // executions whose success fires another cue
+	ran   map[string]int64  // reports by cue, of those that recur
+	links []link            // not yet written
+	next  []string          // executions whose success fires another cue
+	good  map[string]string // by cue: an execution that succeeded
+	bad   []string          // executions that failed, or lack their evidence
 }
 
 // take decides about one report and stores it. A refusal goes into the report; an error ends the transaction.
@@ -234,6 +236,12 @@ func (b *recording) store(r *report, h *held) error {
 	}
 	b.count(h, status, s.Success)
 	h.outcomeState, h.status, h.first = r.state, status, r.raw
+	switch r.state {
+	case reportedSuccess, verifiedSuccess:
+		b.good[h.cueID] = h.id
+	case reportedFailure, verificationFailed:
+		b.bad = append(b.bad, h.id)
+	}
 	if h.fires() {
 		b.next = append(b.next, h.id)
 	}
@@ -280,6 +288,14 @@ func (b *recording) saveAll() error {
 	if len(ids) > 0 {
 		if _, err := b.tx.Exec(sqlCuesRan, ids, counts, b.now); err != nil {
 			return fmt.Errorf("note that cues ran: %w", err)
+		}
+	}
+	if err := b.c.recover(b.tx, b.good, b.now); err != nil {
+		return err
+	}
+	for _, id := range b.bad {
+		if err := b.c.alertOn(b.tx, id, b.now); err != nil {
+			return err
 		}
 	}
 	return b.c.fireNext(b.tx, b.next, b.now)

@@ -175,6 +175,9 @@ func (c *Cues) failCue(tx *db.Tx, cueID, execution string, runs int64, at op.Tim
 	if err == nil && after.tell {
 		err = c.tellFailure(tx, execution, at)
 	}
+	if err == nil {
+		err = c.alertOn(tx, execution, at)
+	}
 	if err != nil || !after.pause {
 		return err
 	}
@@ -186,6 +189,9 @@ func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
 	after, err := c.finish(tx, cueID, false, 1, at)
 	if err == nil && after.tell {
 		err = c.tellFailure(tx, execution, at)
+	}
+	if err == nil {
+		err = c.alertOn(tx, execution, at)
 	}
 	if err != nil {
 		return err

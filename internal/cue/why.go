@@ -106,10 +106,12 @@ func (c *Cues) whyExecution(ctx context.Context, in executionID) (whyObject, err
 type inquiry struct {
 	c      *Cues
 	tx     *db.Tx
-	caller *access.Caller
+	caller *access.Caller // nil for an alert
 	now    op.Time
 	q      *cue
 	out    whyObject
+
+	alerting bool // the words are kept: times must stay true, and all may read them
 }
 
 func (c *Cues) inquire(ctx context.Context, ask func(*inquiry) error) (whyObject, error) {
@@ -151,6 +153,12 @@ func (w *inquiry) when(t op.Time) string {
 	clock := at.Format("15:04:05")
 	if at.Second() == 0 {
 		clock = at.Format("15:04")
+	}
+	if w.alerting {
+		if at.Truncate(24*time.Hour) == now.Truncate(24*time.Hour) {
+			return clock + " UTC"
+		}
+		return clock + at.Format(" UTC on 2 Jan")
 	}
 	switch day := 24 * time.Hour; at.Truncate(day) {
 	case now.Truncate(day):
@@ -350,7 +358,7 @@ func (w *inquiry) who(key string) (string, error) {
 	if key == "" {
 		return "the server", nil
 	}
-	if !w.caller.Holds("keys:read") {
+	if w.alerting || !w.caller.Holds("keys:read") {
 		return "key " + key, nil
 	}
 	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, key, "cue.update", w.q.id, w.q.name, w.now, w.now)

@@ -1,0 +1,139 @@
+package cue
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// alerts are those that a filter lets through, newest first.
+func (f *fixture) alerts(key string, args input) (out []map[string]any) {
+	f.Helper()
+	for _, a := range f.ok(key, "alert.list", args)["alerts"].([]any) {
+		out = append(out, a.(map[string]any))
+	}
+	return out
+}
+
+// The third failure in a row raises one alert, later ones count in it, and a success closes it and says so. Acknowledging is
+// idempotent.
+func TestAlertOfFailures(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.cue("c", "0 0 1 1 *")
+		for i := range 5 {
+			f.run("c", false)
+			if n := len(f.alerts(f.admin, nil)); n != min(max(i-1, 0), 1) {
+				t.Fatalf("%d alerts after %d failures", n, i+1)
+			}
+		}
+		a := f.alerts(f.admin, input{"alert_type": "consecutive_failure"})[0]
+		if a["count"] != 3. || a["acknowledged"] != false || a["severity"] != "warning" || !strings.HasSuffix(a["message"].(string), " has 3 consecutive failed executions.") {
+			t.Errorf("%v", a)
+		}
+		f.refused(f.key("read-only", nil), "alert.ack", input{"id": a["id"]}, 403, "insufficient_scope")
+		f.refused(f.key("write-cues", input{"cues": []string{"other"}}), "alert.ack", input{"id": a["id"]}, 404, "alert_not_found")
+		if n := len(f.alerts(f.key("read-only", input{"cues": []string{"other"}}), nil)); n != 0 {
+			t.Errorf("a key for another cue sees %d alerts", n)
+		}
+		first := f.ok(f.admin, "alert.ack", input{"id": a["id"]})
+		f.clock.Advance(time.Minute)
+		if again := f.ok(f.key("write-cues", nil), "alert.ack", input{"id": a["id"]}); again["acknowledged"] != true || again["acknowledged_at"] != first["acknowledged_at"] || again["acknowledged_by"] != first["acknowledged_by"] {
+			t.Errorf("%v, then %v", first, again)
+		}
+		f.run("c", true)
+		f.run("c", true)
+		all := f.alerts(f.admin, nil)
+		if len(all) != 2 || all[0]["alert_type"] != alertRecovered || all[1]["recovered_at"] == nil || all[0]["title"] != "c recovered: done at 10:02:40 UTC, 1m0s after the alert" && all[0]["title"] != "c recovered: done at 10:02:40 UTC, 1 min after the alert" {
+			t.Errorf("%v", all)
+		}
+		if n := len(f.alerts(f.admin, input{"open": true})); n != 0 {
+			t.Errorf("%d alerts are open", n)
+		}
+		f.refused(f.admin, "alert.list", input{"alert_type": "nonsense"}, 400, "invalid_filter")
+		f.refused(f.admin, "alert.ack", input{"id": newUUID(0)}, 404, "alert_not_found")
+	})
+}
+
+// A due time that no worker took because its key expired raises one alert, which names the key and what to do.
+func TestAlertOfMissed(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.ok(f.admin, "key.create", input{"name": "night worker", "scope": "worker", "expires_at": "2026-11-23T12:00:00Z"})
+		worker := made["key"].(string)
+		f.cue("nightly", "0 11,13,14 * * *")
+		f.clock.Set(epoch.Add(time.Hour))
+		f.settle()
+		got := f.claim(worker, "mac")
+		f.ok(worker, "execution.report", input{"id": got["execution_id"], "lease_token": got["lease_token"], "success": true})
+		for _, hours := range []time.Duration{3, 4} {
+			f.clock.Set(epoch.Add(hours * time.Hour))
+			f.settle()
+			f.clock.Advance(16 * time.Minute)
+			f.settle()
+		}
+		all := f.alerts(f.admin, nil)
+		if len(all) != 1 || all[0]["alert_type"] != alertMissed || all[0]["count"] != 2. {
+			t.Fatalf("%v", all)
+		}
+		if title := all[0]["title"]; title != "nightly missed 13:00 UTC: its worker's key expired (last good 11:00 UTC)" {
+			t.Errorf("%s", title)
+		}
+		for _, want := range []string{"expired", "unstuck executions replay ", "unstuck executions why "} {
+			if !strings.Contains(all[0]["text"].(string), want) {
+				t.Errorf("the text lacks %q:\n%s", want, all[0]["text"])
+			}
+		}
+		f.run("nightly", true)
+		if all := f.alerts(f.admin, input{"alert_type": "recovered"}); len(all) != 1 {
+			t.Errorf("%v", all)
+		}
+	})
+}
+
+// A success without its evidence raises an alert, which the evidence closes.
+func TestAlertOfVerification(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		worker := f.key("worker", nil)
+		id, token := f.taken(worker, "require_external_id")
+		f.ok(worker, "execution.report", input{"id": id, "lease_token": token, "success": true})
+		all := f.alerts(f.admin, input{"open": true})
+		if len(all) != 1 || all[0]["alert_type"] != alertUnverified || all[0]["message"] != "Execution "+id+" reported success but failed verification (required evidence missing)." {
+			t.Fatalf("%v", all)
+		}
+		f.ok(worker, "execution.add_evidence", input{"id": id, "lease_token": token, "external_id": "x"})
+		if all := f.alerts(f.admin, input{"open": true}); len(all) != 0 {
+			t.Errorf("%v", all)
+		}
+	})
+}
+
+// A callback that answers 410 raises an alert.
+func TestAlertOfDisabledCallback(t *testing.T) {
+	sending(t, func(t *testing.T, f *fixture, r *receiver) {
+		r.says(func(w http.ResponseWriter, _ arrival) { w.WriteHeader(410) })
+		f.webhook("hook", r, input{"cron": "0 0 1 1 *"})
+		f.ok(f.admin, "cue.fire", input{"id": "hook"})
+		f.settle()
+		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alertDisabled {
+			t.Errorf("%v", all)
+		}
+	})
+}
+
+// A callback that does not say how it went, where the cue asks for it, raises an alert, which a report closes.
+func TestAlertOfTimeout(t *testing.T) {
+	sending(t, func(t *testing.T, f *fixture, r *receiver) {
+		f.webhook("hook", r, input{"cron": "0 0 1 1 *", "delivery": input{"outcome_deadline_seconds": 60}})
+		id := f.ok(f.admin, "cue.fire", input{"id": "hook"})["id"]
+		f.settle()
+		f.clock.Advance(61 * time.Second)
+		f.settle()
+		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alertTimeout {
+			t.Fatalf("%v", all)
+		}
+		f.ok(f.admin, "execution.report", input{"id": id, "success": true})
+		if all := f.alerts(f.admin, input{"open": true}); len(all) != 0 {
+			t.Errorf("%v", all)
+		}
+	})
+}
