@@ -54,14 +54,14 @@ func (w *world) occupy() {
 func (w *world) marks() []string {
 	self := w.s.Must(w.s.First, "GET /v1/keys/self", nil)
 	return []string{
-		w.cue, w.execution, w.spare, w.member, w.email, "crm-sync", "worker-of-one", "admin@example.com", self.Str("id"), self.Str("redacted"), "spare",
+		w.cue, w.execution, w.alert, w.spare, w.member, w.email, "crm-sync", "crm-strict", "worker-of-one", "admin@example.com", self.Str("id"), self.Str("redacted"), "spare",
 		w.s.Must(w.s.First, "GET /v1/workspace", nil).Str("id"), w.s.Must(w.s.First, "GET /v1/auth/webhook-secret", nil).Str("webhook_secret"),
 	}
 }
 
 // absent are ids of the right form that nothing has, in the place of those of the world.
 func (w *world) absent(text string) string {
-	for id, none := range map[string]string{w.cue: "cue_zzzzzzzzzzzz", w.execution: "5ca1ab1e-0000-4000-8000-000000000000", w.spare: "key_zzzzzzzzzzzz", w.member: "usr_zzzzzzzzzzzz"} {
+	for id, none := range map[string]string{w.cue: "cue_zzzzzzzzzzzz", w.execution: "5ca1ab1e-0000-4000-8000-000000000000", w.alert: "a1e27000-0000-4000-8000-000000000000", w.spare: "key_zzzzzzzzzzzz", w.member: "usr_zzzzzzzzzzzz"} {
 		text = strings.ReplaceAll(text, id, none)
 	}
 	return strings.ReplaceAll(text, "worker-of-one", "worker-of-none")
@@ -114,7 +114,7 @@ func (w *world) checkShowsNothing(t *testing.T, kind, key string) {
 			}
 		}
 	}
-	for route, total := range map[string]string{"GET /v1/cues": "total", "GET /v1/executions": "total"} {
+	for route, total := range map[string]string{"GET /v1/cues": "total", "GET /v1/executions": "total", "GET /v1/alerts": "total"} {
 		if r := w.s.Must(key, route, nil); r.JSON[total] != 0.0 {
 			t.Errorf("%s, %s counts %v things of others", kind, route, r.JSON[total])
 		}

@@ -50,6 +50,7 @@ type world struct {
 
 	cue       string // is for workers and never due; its name begins with "crm-"
 	execution string // of the cue, claimed by nobody
+	alert     string // about another cue for workers, "crm-strict"
 	spare     string // id of a key that can do nearly nothing
 	spareKey  string // its secret
 	member    string // id of a viewer
@@ -60,6 +61,7 @@ type world struct {
 func newWorld(s *testkit.Server) *world {
 	w := &world{s: s, email: "viewer@example.com"}
 	unlimited(s, s.First)
+	w.alert = w.newAlert()
 	w.cue = w.newCue("crm-sync")
 	w.execution = w.fire()
 	spare := s.Must(s.First, "POST /v1/keys", obj{"name": "spare", "permissions": []string{"usage:read"}})
@@ -72,6 +74,16 @@ func (w *world) newCue(name string) string { return makeCueWith(w.s, w.s.First, 
 
 func makeCueWith(s *testkit.Server, key, name string) string {
 	return s.Must(key, "POST /v1/cues", obj{"name": name, "cron": "0 0 1 1 *", "worker": true, "payload": obj{"task": "t"}}).Str("id")
+}
+
+// newAlert makes an alert: of an execution that lacks its evidence.
+func (w *world) newAlert() string {
+	cue := w.newCue("crm-strict")
+	w.s.Must(w.s.First, "PATCH /v1/cues/"+cue, obj{"verification": obj{"mode": "require_external_id"}})
+	id := w.s.Must(w.s.First, "POST /v1/cues/"+cue+"/fire", obj{}).Str("id")
+	claim := w.s.Must(w.s.First, "POST /v1/executions/"+id+"/claim", obj{"worker_id": "worker-0"})
+	w.s.Must(w.s.First, "POST /v1/executions/"+id+"/outcome", obj{"success": true, "lease_token": claim.Str("lease_token")})
+	return w.s.Must(w.s.First, "GET /v1/alerts", nil).JSON["alerts"].([]any)[0].(obj)["id"].(string)
 }
 
 // fire makes an execution that is due later than all before.
@@ -122,7 +134,7 @@ func (w *world) plain(o *op.Operation, f op.Field) any {
 	case len(f.Enum) > 0:
 		return f.Enum[0]
 	case f.In == op.InPath && f.Name == "id":
-		return map[string]string{"cue": w.cue, "execution": w.execution, "key": w.spare, "auth_key": w.spare, "member": w.member}[o.Noun()]
+		return map[string]string{"cue": w.cue, "execution": w.execution, "alert": w.alert, "key": w.spare, "auth_key": w.spare, "member": w.member}[o.Noun()]
 	case f.Name == "email":
 		return w.name("someone") + "@example.com"
 	case f.Name == "name" || f.Name == "label":

@@ -78,7 +78,8 @@ func (c *Caller) RefuseOverLimit() error { return tooMany(c.grant.key.peek(c.a.n
 // yet has the id "".
 func (c *Caller) SeesCue(id, name string) bool { return c.grant.key.seesCue(id, name) }
 
-// CueFilter is what SeesCue says as data: nil means every cue; otherwise a cue must match at least one pattern of every list.
+// CueFilter is what SeesCue says as data: nil means every cue; otherwise a cue must match at least one pattern of every list. No pattern
+// stands for every cue.
 func (c *Caller) CueFilter() [][]Pattern { return c.grant.key.cueFilter() }
 
 // RefuseCueName is the 403 key_restricted for a name that a cue of this caller would take outside its restriction.

@@ -211,6 +211,7 @@ func (k *key) blindTo(id, name, brought, message string) (out []obstacle) {
 	return out
 }
 
+// cueFilter leaves out lists that let every cue pass.
 func (k *key) cueFilter() [][]Pattern {
 	var out [][]Pattern
 	for x := range k.chain() {
@@ -222,7 +223,9 @@ func (k *key) cueFilter() [][]Pattern {
 		for i, s := range r.Cues {
 			list[i] = patternOf(s)
 		}
-		out = append(out, list)
+		if !slices.ContainsFunc(list, func(p Pattern) bool { return p.Any }) {
+			out = append(out, list)
+		}
 	}
 	return out
 }

@@ -48,7 +48,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // samples are values of the fields of an operation as they stand on the wire, and as they are typed.
 func sampleOf(w wording, o *op.Operation, f op.Field) (wire any, typed string) {
-	ids := map[object]string{aKey: "key_000000000001", aCue: "cue_000000000001", aMember: "usr_000000000001", anExec: "01234567-89ab-4cde-8f01-23456789abcd",
+	ids := map[object]string{aKey: "key_000000000001", aCue: "cue_000000000001", aMember: "usr_000000000001", anExec: "01234567-89ab-4cde-8f01-23456789abcd", anAlert: "01234567-89ab-4cde-8f01-23456789abce",
 		aWorker: "laptop", anyObject: "cue_000000000001"}
 	kind := w.refOf(o, f)
 	if id := ids[kind]; id != "" {

@@ -58,6 +58,11 @@ func (d *door) candidates(ctx context.Context, kind object, f op.Field) []string
 		for _, e := range page.Executions {
 			out = append(out, eight(e.ID)+"\t"+e.CueName+", "+e.Status)
 		}
+	case kind == anAlert:
+		page, _ := get[alertPage](ctx, d, "alert.list", inputs{"limit": int64(100)})
+		for _, v := range page.Alerts {
+			out = append(out, eight(v.ID)+"\t"+v.Title)
+		}
 	case kind == aWorker:
 		list, _ := get[workerList](ctx, d, "worker.list", nil)
 		for _, w := range list.Workers {

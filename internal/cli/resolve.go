@@ -76,6 +76,8 @@ func (d *door) find(ctx context.Context, kind object, text string) (match, error
 		found, err = d.findExecutions(ctx, text)
 	case aWorker:
 		found, err = d.findWorkers(ctx, text)
+	case anAlert:
+		found, err = d.findAlerts(ctx, text)
 	case anyObject:
 		found, err = d.findAny(ctx, text)
 	default:
@@ -383,7 +385,7 @@ func (r *run) refused(err error) error {
 			}
 		}
 	}
-	if no.Code == "cue_not_found" || no.Code == "execution_not_found" {
+	if no.Code == "cue_not_found" || no.Code == "execution_not_found" || no.Code == "alert_not_found" {
 		self, err := get[keyView](r.ctx, r.door, "key.self", nil)
 		if err == nil && self.Restrictions != nil && self.Restrictions.Cues != nil {
 			no.notes = append(no.notes, "note\tThis key ("+self.Name+") sees only some cues; unstuck keys access lists them.")

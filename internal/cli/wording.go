@@ -41,6 +41,7 @@ const (
 	anExec     object = "execution"
 	aMember    object = "member"
 	aWorker    object = "worker"
+	anAlert    object = "alert"
 	anyObject  object = "object" // a key, a cue, a member or an execution
 	noObject   object = ""
 	hiddenFlag        = "-"

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"unstuck/internal/alert"
 )
 
 // alerts are those that a filter lets through, newest first.
@@ -44,7 +46,7 @@ func TestAlertOfFailures(t *testing.T) {
 		f.run("c", true)
 		f.run("c", true)
 		all := f.alerts(f.admin, nil)
-		if len(all) != 2 || all[0]["alert_type"] != alertRecovered || all[1]["recovered_at"] == nil || all[0]["title"] != "c recovered: done at 10:02:40 UTC, 1m0s after the alert" && all[0]["title"] != "c recovered: done at 10:02:40 UTC, 1 min after the alert" {
+		if len(all) != 2 || all[0]["alert_type"] != alert.Recovered || all[1]["recovered_at"] == nil || all[0]["title"] != "c recovered: done at 10:02:40 UTC, after 1 min" {
 			t.Errorf("%v", all)
 		}
 		if n := len(f.alerts(f.admin, input{"open": true})); n != 0 {
@@ -72,7 +74,7 @@ func TestAlertOfMissed(t *testing.T) {
 			f.settle()
 		}
 		all := f.alerts(f.admin, nil)
-		if len(all) != 1 || all[0]["alert_type"] != alertMissed || all[0]["count"] != 2. {
+		if len(all) != 1 || all[0]["alert_type"] != alert.Missed || all[0]["count"] != 2. {
 			t.Fatalf("%v", all)
 		}
 		if title := all[0]["title"]; title != "nightly missed 13:00 UTC: its worker's key expired (last good 11:00 UTC)" {
@@ -97,7 +99,7 @@ func TestAlertOfVerification(t *testing.T) {
 		id, token := f.taken(worker, "require_external_id")
 		f.ok(worker, "execution.report", input{"id": id, "lease_token": token, "success": true})
 		all := f.alerts(f.admin, input{"open": true})
-		if len(all) != 1 || all[0]["alert_type"] != alertUnverified || all[0]["message"] != "Execution "+id+" reported success but failed verification (required evidence missing)." {
+		if len(all) != 1 || all[0]["alert_type"] != alert.Unverified || all[0]["message"] != "Execution "+id+" reported success but failed verification (required evidence missing)." {
 			t.Fatalf("%v", all)
 		}
 		f.ok(worker, "execution.add_evidence", input{"id": id, "lease_token": token, "external_id": "x"})
@@ -114,7 +116,7 @@ func TestAlertOfDisabledCallback(t *testing.T) {
 		f.webhook("hook", r, input{"cron": "0 0 1 1 *"})
 		f.ok(f.admin, "cue.fire", input{"id": "hook"})
 		f.settle()
-		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alertDisabled {
+		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alert.Disabled {
 			t.Errorf("%v", all)
 		}
 	})
@@ -128,7 +130,7 @@ func TestAlertOfTimeout(t *testing.T) {
 		f.settle()
 		f.clock.Advance(61 * time.Second)
 		f.settle()
-		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alertTimeout {
+		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alert.Timeout {
 			t.Fatalf("%v", all)
 		}
 		f.ok(f.admin, "execution.report", input{"id": id, "success": true})

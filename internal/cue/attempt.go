@@ -207,7 +207,7 @@ func (s *settling) attempts(made []*result) error {
 	if err := s.cues(); err != nil {
 		return err
 	}
-	if err := s.c.recover(s.tx, s.good, s.now); err != nil {
+	if err := s.c.recovered(s.tx, s.good, s.now); err != nil {
 		return err
 	}
 	return s.c.fireNext(s.tx, next, s.now)

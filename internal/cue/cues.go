@@ -9,15 +9,17 @@ import (
 	"time"
 
 	"unstuck/internal/access"
+	"unstuck/internal/alert"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 	"unstuck/internal/webhook"
 )
 
-// Options are what Open needs. DB, Access and Now are required; a duration of zero means its default.
+// Options are what Open needs. DB, Access, Alerts and Now are required; a duration of zero means its default.
 type Options struct {
 	DB     *db.DB
 	Access *access.Access
+	Alerts *alert.Alerts
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // the one clock of the package; no SQL asks for the time
 

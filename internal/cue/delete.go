@@ -31,7 +31,7 @@ func (c *Cues) delete(ctx context.Context, in cueID) (op.None, error) {
 		if err := deleteExecutions(tx, q.workspace, q.id); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(sqlAlertsEnd, q.id, now); err != nil {
+		if err := c.Alerts.End(tx, q.id, now); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(sqlNoticesDelete, q.id); err != nil {

@@ -165,7 +165,7 @@ func (c *Cues) extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.
 		return fmt.Errorf("apply the evidence of execution %s: %w", h.id, err)
 	}
 	if b.State == reportedSuccess || b.State == verifiedSuccess {
-		if err := c.recover(tx, map[string]string{h.cueID: h.id}, at); err != nil {
+		if err := c.recovered(tx, map[string]string{h.cueID: h.id}, at); err != nil {
 			return err
 		}
 	}

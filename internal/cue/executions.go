@@ -132,8 +132,8 @@ func objects(es []execution) ([]executionObject, error) {
 
 // executionsOfCue is one page of a cue's executions, newest first, and how many there are.
 func executionsOfCue(tx *db.Tx, cueID string, limit, offset int64) ([]executionObject, int64, error) {
-	w := &where{}
-	w.and("e.cue_id = ?", cueID)
+	w := &db.Where{}
+	w.And("e.cue_id = ?", cueID)
 	es, err := newest(tx, w, limit, offset)
 	if err != nil {
 		return nil, 0, err
@@ -147,9 +147,9 @@ func executionsOfCue(tx *db.Tx, cueID string, limit, offset int64) ([]executionO
 }
 
 // newest reads one page of the executions that meet a condition.
-func newest(tx *db.Tx, w *where, limit, offset int64) ([]execution, error) {
-	q := w.clone()
-	rows, err := tx.Query(sqlExecutionsListed+q.String()+sqlExecutionsNewest+" LIMIT "+q.arg(limit)+" OFFSET "+q.arg(offset), q.args...)
+func newest(tx *db.Tx, w *db.Where, limit, offset int64) ([]execution, error) {
+	q := w.Clone()
+	rows, err := tx.Query(sqlExecutionsListed+q.String()+sqlExecutionsNewest+" LIMIT "+q.Arg(limit)+" OFFSET "+q.Arg(offset), q.Args...)
 	es, err := scanAll(rows, err, (*execution).scan)
 	if err != nil {
 		return nil, fmt.Errorf("list executions: %w", err)
@@ -248,10 +248,10 @@ func (c *Cues) listExecutions(ctx context.Context, in executionListInput) (out e
 				return err
 			}
 		}
-		all := in.where(caller.Workspace(), cueFilter(caller), statuses)
-		page := all.clone()
+		all := in.where(caller.Workspace(), caller.CueFilter(), statuses)
+		page := all.Clone()
 		if in.Cursor.Set {
-			page.and("(e.created_at, e.id) < (?, ?)", after.at, after.id)
+			page.And("(e.created_at, e.id) < (?, ?)", after.at, after.id)
 		}
 		es, err := newest(tx, page, in.Limit+1, in.Offset)
 		if err != nil {
@@ -304,21 +304,21 @@ func checkStatus(field, status string) error {
 	return nil
 }
 
-func (in *executionListInput) where(workspace string, filter [][]access.Pattern, statuses []string) *where {
-	w := &where{}
+func (in *executionListInput) where(workspace string, filter [][]access.Pattern, statuses []string) *db.Where {
+	w := &db.Where{}
 	switch { // by the index of the cue or of the chain; that of the workspace would be tempting otherwise
 	case in.CueID.Set:
-		w.and("e.cue_id = ? AND c.workspace_id = ?", in.CueID.Val, workspace)
+		w.And("e.cue_id = ? AND c.workspace_id = ?", in.CueID.Val, workspace)
 	case in.ChainID.Set:
-		w.and("c.workspace_id = ?", workspace)
+		w.And("c.workspace_id = ?", workspace)
 	default:
-		w.and("e.workspace_id = ?", workspace)
+		w.And("e.workspace_id = ?", workspace)
 	}
-	w.seen(filter)
+	access.OnlyCues(w, filter)
 	if len(statuses) == 1 {
-		w.and("e.status = ?", statuses[0])
+		w.And("e.status = ?", statuses[0])
 	} else if statuses != nil {
-		w.and("e.status IN @list(?)", statuses)
+		w.And("e.status IN @list(?)", statuses)
 	}
 	for _, f := range []struct {
 		op.Opt[string]
@@ -331,17 +331,17 @@ func (in *executionListInput) where(workspace string, filter [][]access.Pattern,
 		{in.ChainID, "e.chain_id = ? AND e.chain_id <> ''"},
 	} {
 		if f.Set {
-			w.and(f.cond, f.Val)
+			w.And(f.cond, f.Val)
 		}
 	}
 	if in.OutcomeState.Val == outcomeUnknown {
-		w.and("e.status = ? AND e.outcome_state = ''", statusOutcomeTimeout)
+		w.And("e.status = ? AND e.outcome_state = ''", statusOutcomeTimeout)
 	}
 	if in.HasEvidence.Set {
-		w.and("e.has_evidence = ?", in.HasEvidence.Val)
+		w.And("e.has_evidence = ?", in.HasEvidence.Val)
 	}
 	if k := in.Key; k.Set {
-		w.and("(e.fired_by = ? OR e.claimed_key = ? OR e.reported_by = ?)", k.Val, k.Val, k.Val)
+		w.And("(e.fired_by = ? OR e.claimed_key = ? OR e.reported_by = ?)", k.Val, k.Val, k.Val)
 	}
 	return w
 }
@@ -355,10 +355,10 @@ func known(state op.Opt[string]) op.Opt[string] {
 }
 
 // totals counts what the filter lets through and finds its earliest claim.
-func (in *executionListInput) totals(tx *db.Tx, caller *access.Caller, w *where, statuses []string, out *executionList) error {
-	q := w.clone()
-	query := sqlExecutionsOldest[0] + q.String() + sqlExecutionsOldest[1] + q.arg(countMost) + sqlExecutionsOldest[2]
-	if err := tx.Row(query, q.args...).Scan(&out.Total, &out.OldestClaimedAt); err != nil {
+func (in *executionListInput) totals(tx *db.Tx, caller *access.Caller, w *db.Where, statuses []string, out *executionList) error {
+	q := w.Clone()
+	query := sqlExecutionsOldest[0] + q.String() + sqlExecutionsOldest[1] + q.Arg(countMost) + sqlExecutionsOldest[2]
+	if err := tx.Row(query, q.Args...).Scan(&out.Total, &out.OldestClaimedAt); err != nil {
 		return fmt.Errorf("count executions: %w", err)
 	}
 	if out.Total < countMost {
@@ -388,7 +388,7 @@ func (in *executionListInput) other() bool {
 // counters are those whose sum is the exact total; nil when none keep it.
 func (in *executionListInput) counters(caller *access.Caller, statuses []string) []string {
 	switch {
-	case in.other() || in.CueID.Set || cueFilter(caller) != nil:
+	case in.other() || in.CueID.Set || caller.CueFilter() != nil:
 		return nil
 	case statuses == nil:
 		return []string{countAll}

@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"unstuck/internal/access"
+	"unstuck/internal/alert"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 	"unstuck/internal/testkit/pgtest"
@@ -110,7 +112,8 @@ func (f *fixture) openRest() {
 	f.access, err = access.Open(f.Context(), access.Options{DB: f.db, Secrets: f.secrets, Now: f.clock.Now, Log: log})
 	f.must(err)
 	o := f.options
-	o.DB, o.Access, o.Log, o.Now = f.db, f.access, log, f.clock.Now
+	alerts := alert.Open(alert.Options{DB: f.db, Access: f.access, Now: f.clock.Now})
+	o.DB, o.Access, o.Alerts, o.Log, o.Now = f.db, f.access, alerts, log, f.clock.Now
 	o.Callbacks.Secure = true
 	o.Callbacks.Allow = append(o.Callbacks.Allow, netip.MustParsePrefix("203.0.113.0/24")) // nothing is there
 	f.cues, err = Open(f.Context(), o)
@@ -118,7 +121,7 @@ func (f *fixture) openRest() {
 	if !f.real {
 		f.cues.courier.post = f.post
 	}
-	ops := append(f.access.Operations(), f.cues.Operations()...)
+	ops := slices.Concat(f.access.Operations(), f.cues.Operations(), alerts.Operations())
 	f.access.Serve(ops, f.cues)
 	f.set = op.NewSet(f.access, log, f.clock.Now, ops...)
 }

@@ -35,7 +35,7 @@ func (c *Cues) list(ctx context.Context, in listInput) (out cueList, err error) 
 	err = c.DB.View(ctx, func(tx *db.Tx) error {
 		out = cueList{Cues: []cueObject{}, Limit: in.Limit, Offset: in.Offset}
 		page := *w
-		rows, err := tx.Query(sqlCueList+page.String()+sqlCueNewest+" LIMIT "+page.arg(in.Limit)+" OFFSET "+page.arg(in.Offset), page.args...)
+		rows, err := tx.Query(sqlCueList+page.String()+sqlCueNewest+" LIMIT "+page.Arg(in.Limit)+" OFFSET "+page.Arg(in.Offset), page.Args...)
 		qs, err := scanAll(rows, err, (*cue).scan)
 		if err != nil {
 			return fmt.Errorf("list cues: %w", err)
@@ -54,28 +54,28 @@ func (c *Cues) list(ctx context.Context, in listInput) (out cueList, err error) 
 }
 
 // where is the condition of the list, and whether counters know its total.
-func (in listInput) where(caller *access.Caller) (w *where, counted bool) {
-	w = &where{}
-	w.and("c.workspace_id = ?", caller.Workspace())
-	filter := cueFilter(caller)
-	w.seen(filter)
+func (in listInput) where(caller *access.Caller) (w *db.Where, counted bool) {
+	w = &db.Where{}
+	w.And("c.workspace_id = ?", caller.Workspace())
+	filter := caller.CueFilter()
+	access.OnlyCues(w, filter)
 	if in.Status.Set {
-		w.and("c.status = ?", in.Status.Val)
+		w.And("c.status = ?", in.Status.Val)
 	}
 	if prefix, ok := strings.CutSuffix(in.Name.Val, "*"); ok {
-		w.and("c.name >= ?", prefix)
-		w.and("c.name < ?", afterPrefix(prefix))
+		w.And("c.name >= ?", prefix)
+		w.And("c.name < ?", access.AfterPrefix(prefix))
 	} else if in.Name.Set {
-		w.and("c.name = ?", in.Name.Val)
+		w.And("c.name = ?", in.Name.Val)
 	}
 	return w, len(filter) == 0 && !in.Name.Set
 }
 
-func (in listInput) total(tx *db.Tx, caller *access.Caller, w *where, counted bool) (n int64, err error) {
+func (in listInput) total(tx *db.Tx, caller *access.Caller, w *db.Where, counted bool) (n int64, err error) {
 	if !counted {
 		q := *w
-		text := sqlCueListTotal + q.String() + " LIMIT " + q.arg(countMost)
-		err = tx.Row("SELECT count(*) FROM ("+text+") AS counted", q.args...).Scan(&n)
+		text := sqlCueListTotal + q.String() + " LIMIT " + q.Arg(countMost)
+		err = tx.Row("SELECT count(*) FROM ("+text+") AS counted", q.Args...).Scan(&n)
 	} else {
 		names := []string{countCues(active), countCues(paused), countCues(completed), countCues(failed)}
 		if in.Status.Set {

@@ -8,7 +8,7 @@ import (
 
 // Operations lists the whole outside of the package. It works on a nil-ish *Cues too: declaring touches nothing.
 func (c *Cues) Operations() []*op.Operation {
-	return slices.Concat(c.cueOperations(), c.executionOperations(), c.alertOperations(), c.echoOperations(), []*op.Operation{c.usageOperation()})
+	return slices.Concat(c.cueOperations(), c.executionOperations(), c.echoOperations(), []*op.Operation{c.usageOperation()})
 }
 
 func (c *Cues) cueOperations() []*op.Operation {

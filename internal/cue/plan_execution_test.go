@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"unstuck/internal/access"
+	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
 
@@ -14,9 +15,9 @@ func TestExecutionPlans(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.plant(2000)
 		f.stock(5000)
-		workspace, cue := &where{}, &where{}
-		workspace.and("e.workspace_id = ?", f.ws)
-		cue.and("e.cue_id = ?", "cue_000000000000")
+		workspace, cue := &db.Where{}, &db.Where{}
+		workspace.And("e.workspace_id = ?", f.ws)
+		cue.And("e.cue_id = ?", "cue_000000000000")
 		uses := func(index string, bad []string, query string, args ...any) {
 			t.Helper()
 			plan := explain(f, query, args...)
@@ -36,7 +37,7 @@ func TestExecutionPlans(t *testing.T) {
 		}
 		for _, c := range []struct {
 			index string
-			where *where
+			where *db.Where
 			query readyQuery
 		}{
 			{"executions_ready ", workspace, readyQuery{anyTask: true}},
@@ -46,10 +47,10 @@ func TestExecutionPlans(t *testing.T) {
 			{"executions_ready_cue", cue, readyQuery{anyTask: true}},
 			{"executions_ready_cue", cue, readyQuery{task: "a"}},
 		} {
-			text, args := c.query.query(c.where.clone(), f.cues.now(), 64)
+			text, args := c.query.query(c.where.Clone(), f.cues.now(), 64)
 			check(c.index, text, args...)
 		}
-		workspace.seen([][]access.Pattern{{{Prefix: "a"}}, {{Name: "b"}}})
+		access.OnlyCues(workspace, [][]access.Pattern{{{Prefix: "a"}}, {{Name: "b"}}})
 		text, args := readyQuery{anyTask: true}.query(workspace, f.cues.now(), 64)
 		check("executions_ready ", text, args...)
 
@@ -78,7 +79,7 @@ func TestExecutionPlans(t *testing.T) {
 			statuses, err := in.statuses()
 			f.must(err)
 			w := in.where(f.ws, nil, statuses)
-			uses(index, scans, sqlExecutions+w.String()+sqlExecutionsNewest+" LIMIT 20", w.args...)
+			uses(index, scans, sqlExecutions+w.String()+sqlExecutionsNewest+" LIMIT 20", w.Args...)
 		}
 	})
 }

@@ -37,7 +37,7 @@ func readyQueryOf(caller *access.Caller, tasks []string, agent *string) readyQue
 	if agent != nil {
 		q.agent = *agent
 	}
-	if cueFilter(caller) != nil {
+	if caller.CueFilter() != nil {
 		q.restricted = caller.KeyID()
 	}
 	return q
@@ -100,12 +100,12 @@ func (q readyQuery) ofVisible(tx *db.Tx, caller *access.Caller, now op.Time, mos
 		return nil, err
 	}
 	if !few {
-		return q.walk(tx, cueFilter(caller), now, most)
+		return q.walk(tx, caller.CueFilter(), now, most)
 	}
 	var found []work
 	for _, id := range cues {
-		w := &where{}
-		w.and("e.cue_id = ?", id)
+		w := &db.Where{}
+		w.And("e.cue_id = ?", id)
 		more, err := q.run(tx, w, now, most)
 		if err != nil {
 			return nil, err
@@ -118,29 +118,29 @@ func (q readyQuery) ofVisible(tx *db.Tx, caller *access.Caller, now op.Time, mos
 
 // walk reads the workspace's work from the oldest on.
 func (q readyQuery) walk(tx *db.Tx, filter [][]access.Pattern, now op.Time, most int) ([]work, error) {
-	w := &where{}
-	w.and("e.workspace_id = ?", q.workspace)
-	w.seen(filter)
+	w := &db.Where{}
+	w.And("e.workspace_id = ?", q.workspace)
+	access.OnlyCues(w, filter)
 	return q.run(tx, w, now, most)
 }
 
-func (q readyQuery) run(tx *db.Tx, w *where, now op.Time, most int) ([]work, error) {
+func (q readyQuery) run(tx *db.Tx, w *db.Where, now op.Time, most int) ([]work, error) {
 	text, args := q.query(w, now, most)
 	rows, err := tx.Query(text, args...)
 	return scanAll(rows, err, (*work).scan)
 }
 
 // query completes a condition that says where to look.
-func (q readyQuery) query(w *where, now op.Time, most int) (text string, args []any) {
+func (q readyQuery) query(w *db.Where, now op.Time, most int) (text string, args []any) {
 	if !q.anyTask {
-		w.and("e.task = ?", q.task)
+		w.And("e.task = ?", q.task)
 	}
 	if q.agent != "" {
-		w.and("e.agent = ? AND e.agent <> ''", q.agent)
+		w.And("e.agent = ? AND e.agent <> ''", q.agent)
 	}
-	w.and(readyE+" AND e.scheduled_for <= ?", now)
-	limit := w.arg(most)
-	return sqlReady + w.String() + sqlReadyOrder + limit, w.args
+	w.And(readyE+" AND e.scheduled_for <= ?", now)
+	limit := w.Arg(most)
+	return sqlReady + w.String() + sqlReadyOrder + limit, w.Args
 }
 
 // older sorts work by its due time.
@@ -151,8 +151,8 @@ func older(a, b work) int {
 // visibleCues lists the cues that a restricted caller sees, if they are few.
 func visibleCues(tx *db.Tx, caller *access.Caller) (ids []string, few bool, err error) {
 	type row struct{ id, name string }
-	p := patternsOf(cueFilter(caller)[0]) // whatever the other lists say, a cue must match this one
-	rows, err := tx.Query(sqlCuesMatching, caller.Workspace(), p.ids, p.names, p.low, p.high, fewCues+1)
+	p := access.SortPatterns(caller.CueFilter()[0]) // whatever the other lists say, a cue must match this one
+	rows, err := tx.Query(sqlCuesMatching, caller.Workspace(), p.IDs, p.Names, p.Low, p.High, fewCues+1)
 	found, err := scanAll(rows, err, func(r *row, s scanner) error { return s.Scan(&r.id, &r.name) })
 	if err != nil {
 		return nil, false, fmt.Errorf("look for the cues of a restricted key: %w", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"unstuck/internal/access"
+	"unstuck/internal/db"
 
 	"pgregory.net/rapid"
 )
@@ -101,9 +102,9 @@ func TestRetryReadyIsClaimable(t *testing.T) {
 // A restriction as SQL says what it says in Go, for any patterns and names.
 func TestRestrictionInSQL(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
-		none := &where{}
-		none.seen([][]access.Pattern{{}}) // a list without entries lets nothing through
-		if n := f.number("SELECT count(*) FROM (SELECT CAST("+none.arg("cue_1")+" AS TEXT) AS id, CAST("+none.arg("a")+" AS TEXT) AS name) AS c"+none.String(), none.args...); n != 0 {
+		none := &db.Where{}
+		access.OnlyCues(none, [][]access.Pattern{{}}) // a list without entries lets nothing through
+		if n := f.number("SELECT count(*) FROM (SELECT CAST("+none.Arg("cue_1")+" AS TEXT) AS id, CAST("+none.Arg("a")+" AS TEXT) AS name) AS c"+none.String(), none.Args...); n != 0 {
 			t.Error("a list without entries lets a cue through")
 		}
 		letters := rapid.StringOfN(rapid.SampledFrom([]rune("ab-*é\uD7FF\U0010FFFF")), 0, 4, -1)
@@ -115,10 +116,10 @@ func TestRestrictionInSQL(t *testing.T) {
 			if prefix && pattern != "" {
 				p, want = access.Pattern{Prefix: pattern}, strings.HasPrefix(name, pattern)
 			}
-			w := &where{}
-			w.seen([][]access.Pattern{{p, {ID: "cue_other", Name: "cue_other"}}})
-			query := "SELECT count(*) FROM (SELECT CAST(" + w.arg("cue_1") + " AS TEXT) AS id, CAST(" + w.arg(name) + " AS TEXT) AS name) AS c" + w.String()
-			if got := f.number(query, w.args...) == 1; got != want {
+			w := &db.Where{}
+			access.OnlyCues(w, [][]access.Pattern{{p, {ID: "cue_other", Name: "cue_other"}}})
+			query := "SELECT count(*) FROM (SELECT CAST(" + w.Arg("cue_1") + " AS TEXT) AS id, CAST(" + w.Arg(name) + " AS TEXT) AS name) AS c" + w.String()
+			if got := f.number(query, w.Args...) == 1; got != want {
 				rt.Fatalf("%q against %+v: %t in SQL, %t in Go", name, p, got, want)
 			}
 		})

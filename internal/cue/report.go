@@ -290,7 +290,7 @@ func (b *recording) saveAll() error {
 			return fmt.Errorf("note that cues ran: %w", err)
 		}
 	}
-	if err := b.c.recover(b.tx, b.good, b.now); err != nil {
+	if err := b.c.recovered(b.tx, b.good, b.now); err != nil {
 		return err
 	}
 	for _, id := range b.bad {

@@ -93,11 +93,8 @@ const (
 		FROM (SELECT task FROM tasks WHERE task IS NOT NULL LIMIT ?2) AS t`
 )
 
-// Cues that a restricted key sees. sqlCueMatches is a condition of a where: the ids, names and ranges of names of one list.
+// Cues that a restricted key sees.
 const (
-	sqlCueMatches = `(c.id IN @list(?) OR c.name IN @list(?) OR EXISTS (
-		SELECT 1 FROM @rows(low TEXT ?, high TEXT ?) AS p WHERE c.name >= p.low AND c.name < p.high))`
-
 	// sqlCuesMatching begins with the patterns and goes to the cues that each matches. The first part keeps the index of
 	// workspaces out, which would read all cues of the workspace, and CROSS JOIN keeps SQLite from doing so in the last.
 	sqlCuesMatching = `SELECT c.id, c.name FROM cues c WHERE c.workspace_id || '' = ?1 AND c.id IN @list(?2)

@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
@@ -50,16 +49,11 @@ func (c *Cues) FindCue(tx *db.Tx, workspace, cue string) (id, name string, err e
 
 // CountCues counts the cues of a workspace that match at least one pattern of every list (nil: all of them).
 func (c *Cues) CountCues(tx *db.Tx, workspace string, filter [][]access.Pattern) (n int64, err error) {
-	w := &where{}
-	w.and("c.workspace_id = ?", workspace)
-	w.seen(slices.DeleteFunc(slices.Clone(filter), matchesAll))
-	if err := tx.Row(sqlCueCount+w.String(), w.args...).Scan(&n); err != nil {
+	w := &db.Where{}
+	w.And("c.workspace_id = ?", workspace)
+	access.OnlyCues(w, filter)
+	if err := tx.Row(sqlCueCount+w.String(), w.Args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count the cues of a workspace: %w", err)
 	}
 	return n, nil
-}
-
-// matchesAll says that a list of patterns lets every cue pass.
-func matchesAll(list []access.Pattern) bool {
-	return slices.ContainsFunc(list, func(p access.Pattern) bool { return p.Any })
 }

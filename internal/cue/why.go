@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"unstuck/internal/access"
+	"unstuck/internal/alert"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
@@ -111,7 +112,7 @@ type inquiry struct {
 	q      *cue
 	out    whyObject
 
-	alerting bool // the words are kept: times must stay true, and all may read them
+	alerting bool // the words are kept, so times must stay true
 }
 
 func (c *Cues) inquire(ctx context.Context, ask func(*inquiry) error) (whyObject, error) {
@@ -149,16 +150,13 @@ func (w *inquiry) name() string { return shellQuoted(w.q.name) }
 
 // when is a moment as people say it: "02:00 today".
 func (w *inquiry) when(t op.Time) string {
+	if w.alerting {
+		return alert.When(t, w.now)
+	}
 	at, now := t.Std().UTC(), w.now.Std().UTC()
 	clock := at.Format("15:04:05")
 	if at.Second() == 0 {
 		clock = at.Format("15:04")
-	}
-	if w.alerting {
-		if at.Truncate(24*time.Hour) == now.Truncate(24*time.Hour) {
-			return clock + " UTC"
-		}
-		return clock + at.Format(" UTC on 2 Jan")
 	}
 	switch day := 24 * time.Hour; at.Truncate(day) {
 	case now.Truncate(day):
@@ -353,12 +351,15 @@ func (w *inquiry) stopped(v version) error {
 	return nil
 }
 
+// namesKeys says whether the answer names keys: for who may read keys, and in alerts.
+func (w *inquiry) namesKeys() bool { return w.alerting || w.caller.Holds("keys:read") }
+
 // who is a key as the caller may know it.
 func (w *inquiry) who(key string) (string, error) {
 	if key == "" {
 		return "the server", nil
 	}
-	if w.alerting || !w.caller.Holds("keys:read") {
+	if !w.namesKeys() {
 		return "key " + key, nil
 	}
 	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, key, "cue.update", w.q.id, w.q.name, w.now, w.now)

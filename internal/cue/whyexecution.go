@@ -284,7 +284,7 @@ func (w *inquiry) blameKey(h seenWorker, lead string, from, to op.Time) (bool, e
 	what := keyWords(s)
 	w.because(whyKey, "%s %s because its worker's key %s.", w.q.name, lead, what)
 	key := "key " + h.key
-	if !w.alerting && w.caller.Holds("keys:read") {
+	if w.namesKeys() {
 		key = fmt.Sprintf("key %s (%s)", s.Name, s.Redacted)
 		if s.By != "" {
 			what += ", by " + s.By

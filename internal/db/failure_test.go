@@ -19,7 +19,7 @@ import (
 // when there is room again all goes on.
 func TestFullDatabase(t *testing.T) {
 	t.Parallel()
-	d := open(t, db.Options{DSN: filepath.Join(t.TempDir(), "full.db"), Pragmas: []string{"max_page_count(100)"}})
+	d := open(t, db.Options{DSN: filepath.Join(t.TempDir(), "full.db"), Pragmas: []string{"max_page_count(200)"}})
 	big := strings.Repeat("v", 100_000)
 	insert := func(name string) func() error {
 		return caller(d, func(tx *db.Tx) error { return errors.Join(set(tx, name+" before", ""), set(tx, name, big)) })

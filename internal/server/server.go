@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"unstuck/internal/access"
+	"unstuck/internal/alert"
 	"unstuck/internal/cue"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
@@ -37,6 +39,7 @@ type Server struct {
 	deps    Deps
 	db      *db.DB
 	access  *access.Access
+	alerts  *alert.Alerts
 	cues    *cue.Cues
 	meter   *meter
 	heart   *heart
@@ -51,11 +54,11 @@ const reserve = 4 << 20
 
 // Operations lists every operation of the product, for documentation and command lines: it cannot be called.
 func Operations() []*op.Operation {
-	return operations(&Server{}, &access.Access{}, &cue.Cues{})
+	return operations(&Server{}, &access.Access{}, &alert.Alerts{}, &cue.Cues{})
 }
 
-func operations(s *Server, a *access.Access, c *cue.Cues) []*op.Operation {
-	return append(append(a.Operations(), c.Operations()...), s.Operations()...)
+func operations(s *Server, a *access.Access, l *alert.Alerts, c *cue.Cues) []*op.Operation {
+	return slices.Concat(a.Operations(), c.Operations(), l.Operations(), s.Operations())
 }
 
 // Codes lists every error code of the product: those that operations declare and those of the guard.
@@ -99,14 +102,15 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.meter, s.heart = newMeter(s.access, s.deps.Now), newHeart(s.Settings)
+	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Now: s.deps.Now})
 	s.cues, err = cue.Open(ctx, cue.Options{
-		DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
+		DB: s.db, Access: s.access, Alerts: s.alerts, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
 		Callbacks: s.Callbacks(), Observe: s.meter.attempt,
 	})
 	if err != nil {
 		return err
 	}
-	ops := operations(s, s.access, s.cues)
+	ops := operations(s, s.access, s.alerts, s.cues)
 	s.access.Serve(ops, s.cues)
 	s.set = op.NewSet(s.meter, s.deps.Log, s.deps.Now, ops...)
 	s.handler = s.mount()
