@@ -16,22 +16,23 @@ const (
 	failuresMost   = 100 // further back they are not counted
 )
 
-// alertOn raises the alert that an execution calls for which ended badly; none for a failure that is not one of several in a row.
-func (c *Cues) alertOn(tx *db.Tx, id string, now op.Time) error {
+// alertOn raises the alert that an execution calls for which ended badly; none for a failure that is not one of several in a row. off
+// says that its callback wants no more calls.
+func (c *Cues) alertOn(tx *db.Tx, id string, off bool, now op.Time) error {
 	e := &execution{}
 	if err := e.scan(tx.Row(sqlExecutions+" WHERE e.id = ?1", id)); err != nil {
 		return fmt.Errorf("read execution %s: %w", id, err)
 	}
 	n := alert.New{Workspace: e.workspace, CueID: e.cueID, CueName: e.cueName, ExecutionID: e.id, Since: e.scheduledFor}
 	n.Words = func() (alert.Words, error) { return c.alertWords(tx, e, now) }
-	if err := alertFor(tx, e, &n); err != nil || n.Type == "" {
+	if err := alertFor(tx, e, off, &n); err != nil || n.Type == "" {
 		return err
 	}
 	return c.Alerts.Raise(tx, n, now)
 }
 
 // alertFor puts into an alert which one an execution calls for, with message and metadata of the contract; no type for none.
-func alertFor(tx *db.Tx, e *execution, n *alert.New) error {
+func alertFor(tx *db.Tx, e *execution, off bool, n *alert.New) error {
 	switch {
 	case e.outcomeState == verificationFailed && e.status == statusSuccess:
 		n.Type, n.Message = alert.Unverified, fmt.Sprintf("Execution %s reported success but failed verification (required evidence missing).", e.id)
@@ -45,7 +46,7 @@ func alertFor(tx *db.Tx, e *execution, n *alert.New) error {
 		n.Type, n.Message = alert.Timeout, fmt.Sprintf("Execution %s of cue %s has no outcome: nobody reported in time.", e.id, e.cueID)
 		n.Metadata = map[string]any{"transport": e.transport}
 		return nil
-	case e.transport == transportWebhook && e.outcomeState == "" && e.httpStatus != nil && *e.httpStatus == 410:
+	case off:
 		n.Type, n.Message = alert.Disabled, fmt.Sprintf("The callback of cue %s answered 410: it wants no more calls.", e.cueID)
 		n.Metadata = map[string]any{"http_status": 410}
 		return nil

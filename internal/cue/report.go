@@ -294,7 +294,7 @@ func (b *recording) saveAll() error {
 		return err
 	}
 	for _, id := range b.bad {
-		if err := b.c.alertOn(b.tx, id, b.now); err != nil {
+		if err := b.c.alertOn(b.tx, id, false, b.now); err != nil {
 			return err
 		}
 	}

@@ -176,7 +176,7 @@ func (c *Cues) failCue(tx *db.Tx, cueID, execution string, runs int64, at op.Tim
 		err = c.tellFailure(tx, execution, at)
 	}
 	if err == nil {
-		err = c.alertOn(tx, execution, at)
+		err = c.alertOn(tx, execution, false, at)
 	}
 	if err != nil || !after.pause {
 		return err
@@ -191,7 +191,7 @@ func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
 		err = c.tellFailure(tx, execution, at)
 	}
 	if err == nil {
-		err = c.alertOn(tx, execution, at)
+		err = c.alertOn(tx, execution, true, at)
 	}
 	if err != nil {
 		return err
