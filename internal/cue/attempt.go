@@ -31,7 +31,8 @@ type result struct {
 	// Instead of all that: the attempt was not made, or its end is not known. The execution goes back into its queue.
 	back  bool
 	until op.Time // and its lane is held back until then
-	again bool    // it may have arrived
+
+	again bool // it may have arrived twice or, of one that goes back, once
 }
 
 // bodyMost is how many characters of an answer are kept.
@@ -219,13 +220,13 @@ func (s *settling) update(made []*result, nexts []next) (map[string]bool, error)
 	n := len(made)
 	ids, attempts, statuses, codes := make([]string, n), make([]int64, n), make([]string, n), make([]int64, n)
 	messages, bodies, good := make([]string, n), make([]string, n), make([]bool, n)
-	began, deliver, deadlines := make([]op.Time, n), make([]op.Time, n), make([]op.Time, n)
+	began, deliver, deadlines, again := make([]op.Time, n), make([]op.Time, n), make([]op.Time, n), make([]bool, n)
 	for i, r := range made {
 		ids[i], attempts[i], statuses[i], codes[i] = r.id, r.attempt, nexts[i].status, codeOrMinus(r.httpStatus)
 		messages[i], bodies[i], good[i] = nexts[i].message, r.body, r.good
-		began[i], deliver[i], deadlines[i] = r.began, nexts[i].deliverAt, nexts[i].deadline
+		began[i], deliver[i], deadlines[i], again[i] = r.began, nexts[i].deliverAt, nexts[i].deadline, r.again
 	}
-	rows, err := s.tx.Query(sqlAttempts, ids, attempts, statuses, codes, messages, bodies, truths(good), began, deliver, deadlines, s.now)
+	rows, err := s.tx.Query(sqlAttempts, ids, attempts, statuses, codes, messages, bodies, truths(good), began, deliver, deadlines, s.now, truths(again))
 	stored := make(map[string]bool, n)
 	_, err = scanAll(rows, err, func(_ *struct{}, r scanner) error {
 		var id string

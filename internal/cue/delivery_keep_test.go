@@ -39,6 +39,34 @@ func TestCrashBetweenSendAndCommit(t *testing.T) {
 	})
 }
 
+// A receiver that breaks a kept connection off before it answers gets the call again on another one: under the same id, as the same
+// attempt, and counted.
+func TestSentAgain(t *testing.T) {
+	sending(t, func(t *testing.T, f *fixture, r *receiver) {
+		r.says(func(http.ResponseWriter, arrival) {
+			if len(r.arrivals()) == 2 {
+				panic(http.ErrAbortHandler)
+			}
+		})
+		id := f.webhook("twice", r, nil)
+		f.tick()
+		f.tick()
+		got := r.arrivals()
+		if len(got) != 3 || got[1].body != got[2].body {
+			t.Fatalf("arrived: %v", got)
+		}
+		for _, e := range f.executions(id) {
+			want := 0.
+			if e["id"] == got[1].json["execution_id"] {
+				want = 1
+			}
+			if e["status"] != statusSuccess || e["attempts"] != 1. || e["redelivered"] != want {
+				t.Errorf("%v", e)
+			}
+		}
+	})
+}
+
 // peek is the results that wait to be stored.
 func (k *courier) peek() []*result {
 	k.results.mu.Lock()

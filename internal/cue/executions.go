@@ -64,7 +64,7 @@ type executionObject struct {
 	Transport    string  `json:"transport" doc:"webhook or worker"`
 	OutcomeBy    *string `json:"outcome_by" doc:"of webhooks, how the end is known. status: a 2xx is done; reply: the answer says; report: it is reported"`
 	Unconfirmed  bool    `json:"unconfirmed" doc:"delivered, not confirmed: a 2xx is all that is known of the success"`
-	Redelivered  int64   `json:"redelivered" doc:"how often an attempt was sent again, under the same id, because the server ended before its end was stored"`
+	Redelivered  int64   `json:"redelivered" doc:"how often an attempt was sent again, under the same id, because the server ended before its end was stored, or a connection that was kept broke off before the answer"`
 	ResponseBody *string `json:"response_body" doc:"first 2,000 characters of the callback's last answer; only when one execution is shown, to a key that holds cues:write, because answers may repeat secrets of the request"`
 
 	Omitted []string `json:"omitted,omitempty" doc:"what a list leaves out of the execution because it has more than 8 KiB: payload (null), outcome (of which success, recorded_at and result_type are there). Show the execution to see it"`

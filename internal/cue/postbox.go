@@ -144,7 +144,7 @@ func (p *postbox) done(all []webhook.Result) {
 }
 
 func (p *postbox) result(res *webhook.Result) *result {
-	r := &result{began: op.TimeOf(res.Began), httpStatus: res.Status, message: res.Message, retryAfter: res.Wait}
+	r := &result{began: op.TimeOf(res.Began), httpStatus: res.Status, message: res.Message, retryAfter: res.Wait, again: res.Again}
 	switch {
 	case res.Class == webhook.Unsent:
 		r.back = true

@@ -41,9 +41,9 @@ const (
 			delivered_at = CASE WHEN r.good = 1 THEN CAST(?11 AS INTEGER) ELSE executions.delivered_at END,
 			started_at = coalesce(executions.started_at, r.began), last_attempt_at = r.began,
 			deliver_at = nullif(r.deliver, -1), deadline = nullif(r.deadline, -1), callback = '', backoff = '', called = '',
-			updated_at = CAST(?11 AS INTEGER)
+			redelivered = executions.redelivered + r.again, updated_at = CAST(?11 AS INTEGER)
 		FROM @rows(id TEXT ?1, attempt INTEGER ?2, status TEXT ?3, http INTEGER ?4, error TEXT ?5, body TEXT ?6, good INTEGER ?7,
-			began INTEGER ?8, deliver INTEGER ?9, deadline INTEGER ?10) AS r
+			began INTEGER ?8, deliver INTEGER ?9, deadline INTEGER ?10, again INTEGER ?12) AS r
 		WHERE executions.id = r.id AND executions.status = 'delivering' AND executions.attempts = r.attempt - 1
 		RETURNING executions.id, CASE WHEN executions.status = 'success' AND executions.chained = ''
 			AND (executions.outcome_state IN ('reported_success', 'verified_success') OR executions.outcome_state = '' AND executions.verification IN ('', 'none'))

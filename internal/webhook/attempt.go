@@ -39,7 +39,7 @@ func (s *Sender) exchange(a *attempt, res *Result) error {
 	if a.url == nil {
 		return errBadURL
 	}
-	resp, err := s.transport.RoundTrip(request(a, res.Began).WithContext(ctx))
+	resp, err := s.transport.RoundTrip(request(a, res).WithContext(ctx))
 	if err != nil {
 		return cause(ctx, err)
 	}
@@ -67,10 +67,10 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// request is what goes over the wire for a job, signed at that time.
-func request(a *attempt, at time.Time) *http.Request {
+// request is what goes over the wire for a job, signed when res began. It notes there when it goes out again.
+func request(a *attempt, res *Result) *http.Request {
 	j, h := a.job, headers(a.job)
-	sign(h, j.ID, j.Body, j.Secrets, at)
+	sign(h, j.ID, j.Body, j.Secrets, res.Began)
 	r := &http.Request{
 		Method: j.Method, URL: a.url, Host: a.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
@@ -78,8 +78,11 @@ func request(a *attempt, at time.Time) *http.Request {
 		return r
 	}
 	r.ContentLength = int64(len(j.Body))
-	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(j.Body)), nil }
-	r.Body, _ = r.GetBody()
+	body := func() io.ReadCloser { return io.NopCloser(bytes.NewReader(j.Body)) }
+	r.Body, r.GetBody = body(), func() (io.ReadCloser, error) { // asked for when the first body was read
+		res.Again = true
+		return body(), nil
+	}
 	return r
 }
 

@@ -87,6 +87,9 @@ type Result struct {
 	Body    []byte // the first 64 KiB of the reply
 	Began   time.Time
 	Took    time.Duration
+	// Again says that the request went out a second time: a connection that was kept broke off before an answer came, and whether the
+	// receiver got the first one is not known.
+	Again bool
 	// Wait is how long the receiver asked to be left alone (Retry-After, at most 24 h), or, when the job is Unsent because its
 	// endpoint rests, how long it still does.
 	Wait time.Duration
