@@ -36,6 +36,9 @@ var rows = []struct {
 	{"100,000 due at one instant, until durable, SQLite", "BenchmarkWebhooks/sqlite/100000 ", "durable-s", 1, "s", "≤ 7"},
 	{"the same, processor time, receiver included", "BenchmarkWebhooks/sqlite/100000 ", "cpu-s", 1, "s", ""},
 	{"100,000 due at one instant, until durable, PostgreSQL", "BenchmarkWebhooks/postgres/100000 ", "durable-s", 1, "s", "≤ 28"},
+	{"1 M active cues: from the start until the first due one is called, SQLite", "BenchmarkMillionCues", "start-s", 1, "s", "≤ 1"},
+	{"the same: resident", "BenchmarkMillionCues", "resident-MB", 1, "MB", "≤ 150"},
+	{"the same: of a core while nothing is due", "BenchmarkMillionCues", "idle-%", 1, "%", "≤ 0.3 with 100,000"},
 	{"executions claimed in batches of 20, PostgreSQL", "BenchmarkClaimOutcome/postgres/batch20", "claimed/s", 1, "/s", "≥ 10000"},
 }
 
