@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -125,8 +126,8 @@ func (s *sink) find(workspace, token string) *echo {
 	return nil
 }
 
-// count lets an address post, or not any more in this hour.
-func (s *sink) count(from netip.Addr) bool {
+// count counts a post of an address. It answers how long the address must wait before it may post again; 0 when it may now.
+func (s *sink) count(from netip.Addr) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.posts == nil || len(s.posts) >= echoAddresses {
@@ -137,8 +138,10 @@ func (s *sink) count(from netip.Addr) bool {
 		p = &echoHour{since: now}
 		s.posts[from] = p
 	}
-	p.n++
-	return p.n <= echoPosts
+	if p.n++; p.n <= echoPosts {
+		return 0
+	}
+	return p.since.Add(time.Hour).Sub(now)
 }
 
 type echoInput struct {
@@ -152,8 +155,10 @@ type echoStored struct {
 // storeEcho keeps the body of the call.
 func (c *Cues) storeEcho(ctx context.Context, in echoInput) (out echoStored, err error) {
 	call := op.CallOf(ctx)
-	if !c.echo.count(c.Access.ClientAddr(call.Request)) {
-		return out, EchoRateExceeded.Msg("Echo store rate limit exceeded")
+	if wait := c.echo.count(c.Access.ClientAddr(call.Request)); wait > 0 {
+		e := EchoRateExceeded.Msg("Echo store rate limit exceeded")
+		e.Header = http.Header{"Retry-After": {strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10)}}
+		return out, e
 	}
 	return echoStored{true}, c.echo.store("", in.Token, call.Body, call.Request.Header)
 }
