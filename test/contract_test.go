@@ -69,7 +69,9 @@ func TestContract(t *testing.T) {
 func TestContractIsWhole(t *testing.T) {
 	have := map[string]bool{}
 	for _, row := range contractRows(t) {
-		if !slices.ContainsFunc(row.lines, func(l contractLine) bool { return strings.HasPrefix(l.text, "-> ") || strings.HasPrefix(l.text, "called ") }) {
+		if !slices.ContainsFunc(row.lines, func(l contractLine) bool {
+			return strings.HasPrefix(l.text, "-> ") || strings.HasPrefix(l.text, "called ")
+		}) {
 			t.Errorf("%s looks at nothing", row.name)
 		}
 		if have[row.name] {

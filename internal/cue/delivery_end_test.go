@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"unstuck/internal/op"
 )
 
 // How the end is known, by what the callback answers and what is reported, and what becomes of execution and cue (CueAPI wire
@@ -142,6 +144,25 @@ func TestReplyThatIsNoText(t *testing.T) {
 		f.tick()
 		if e := f.executions(id)[0]; e["status"] != statusSuccess || e["outcome_state"] != reportedSuccess {
 			t.Errorf("%v", e)
+		}
+	})
+}
+
+// Values of headers that a callback tells back are in no outcome.
+func TestReplyHidesHeaders(t *testing.T) {
+	sending(t, func(t *testing.T, f *fixture, r *receiver) {
+		r.says(func(w http.ResponseWriter, a arrival) {
+			told := fmt.Sprintf("%q", a.header.Get("Authorization"))
+			_, _ = fmt.Fprintf(w, `{"success":true,"result":%s,"metadata":{"told":%s,"other":1},"artifacts":[%s],"assertions":{"n":1234567}}`, told, told, told)
+		})
+		id := f.webhook("echoing", r, input{
+			"callback": input{"url": r.URL + "/x", "headers": input{"Authorization": `Bearer "theirs"`, "X-Number": "123456"}}, "delivery": input{"outcome_by": "reply"},
+		})
+		f.tick()
+		e := f.ok(f.admin, "execution.get", input{"id": f.executions(id)[0]["id"]})
+		text := string(op.Marshal(e))
+		if e["outcome_state"] != reportedSuccess || strings.Contains(text, "theirs") || !strings.Contains(text, `"told":"***"`) {
+			t.Error(text)
 		}
 	})
 }

@@ -69,7 +69,7 @@ func TestExecutionPlans(t *testing.T) {
 		check("evidence", sqlEvidenceLast, 1, "e")
 		uses("executions", append(scans, "executions_ready"), sqlClaim, names, names, "key", "worker", 1, "", false, 2)
 		numbers := []int64{1, 2}
-		uses("executions", append(scans, "executions_held"), sqlAttempts, names, numbers, names, numbers, names, names, numbers, numbers, numbers, numbers, 1)
+		uses("executions", append(scans, "executions_held"), sqlAttempts, names, numbers, names, numbers, names, names, numbers, numbers, numbers, numbers, 1, numbers)
 		uses("executions", append(scans, "executions_held"), sqlHandBack, names, numbers, numbers, 1)
 		uses("executions_held", scans, sqlLeasesOfRequest, "key", "worker", "request", 1)
 		uses("executions_held", scans, sqlBareRenew, "key", "worker", 1, 2, 3)

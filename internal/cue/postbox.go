@@ -54,6 +54,7 @@ func (p *postbox) send(j *job, done func(*result)) {
 	m.Tag = func(r *result) {
 		if r.job = j; r.good && j.outcomeWithin != nil {
 			r.said = replyOf(r.reply)
+			r.said.hide(secretsOf(m.Custom))
 		}
 		r.reply = nil
 		done(r)
@@ -168,13 +169,22 @@ func beginning(body []byte, told map[string]string) string {
 	s := strings.ToValidUTF8(string(body[:min(len(body), bodyMost*utf8.UTFMax)]), "\ufffd")
 	s = strings.ReplaceAll(s, "\x00", "\ufffd")
 	s, _ = access.Redact(s)
-	for _, value := range told {
-		if len(value) >= secretLeast {
-			s = strings.ReplaceAll(s, value, masked)
-		}
+	for _, value := range secretsOf(told) {
+		s = strings.ReplaceAll(s, value, masked)
 	}
 	cut(&s, bodyMost)
 	return s
+}
+
+// secretsOf are the values of headers that count as secrets, and what they are within JSON.
+func secretsOf(headers map[string]string) (all []string) {
+	for _, value := range headers {
+		if len(value) >= secretLeast {
+			quoted := string(op.Marshal(value))
+			all = append(all, value, quoted[1:len(quoted)-1])
+		}
+	}
+	return all
 }
 
 // home answers what is sent to our own echo sink, without a connection.

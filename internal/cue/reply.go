@@ -66,6 +66,25 @@ func kept(raw json.RawMessage) json.RawMessage {
 	return clean
 }
 
+// hide replaces values of headers that the callback was told, as in what else is kept of its answer.
+func (s *said) hide(values []string) {
+	if s == nil {
+		return
+	}
+	for _, value := range values {
+		for _, text := range []*string{s.Result, s.Error, s.ExternalID, s.ResultURL, s.ResultRef, s.ResultType, s.Summary} {
+			if text != nil {
+				*text = strings.ReplaceAll(*text, value, masked)
+			}
+		}
+		for _, raw := range []*json.RawMessage{&s.Artifacts, &s.Metadata, &s.Assertions} {
+			if *raw = bytes.ReplaceAll(*raw, []byte(value), []byte(masked)); len(*raw) > 0 && !json.Valid(*raw) { // it was no text there
+				*raw = nil
+			}
+		}
+	}
+}
+
 // isWeb says that a text is an address of the web, which people may follow.
 func isWeb(text string) bool {
 	u, err := url.Parse(text)
