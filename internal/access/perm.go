@@ -24,7 +24,7 @@ var permissions = [...]permission{
 	{"executions:report", "report an outcome and evidence"},
 	{"executions:verify", "verify an outcome"},
 	{"executions:replay", "replay an execution"},
-	{"alerts:read", "see alerts"},
+	{"alerts:read", "see alerts, which name keys"},
 	{"alerts:write", "acknowledge alerts"},
 	{"usage:read", "see usage"},
 	{"keys:read", "see keys and what they did"},

@@ -31,11 +31,12 @@ const (
 	info    = "info"
 )
 
-// Options are what Open needs; all are required.
+// Options are what Open needs; all but URL are required.
 type Options struct {
 	DB     *db.DB
 	Access *access.Access
 	Now    func() time.Time // the one clock of the package; no SQL asks for the time
+	URL    string           // the public address of the server, for links; "" for none
 }
 
 // Alerts is the state of the package: one per server. Its methods may be called from any goroutine.
@@ -86,6 +87,9 @@ func (a *Alerts) Raise(tx *db.Tx, n New, now op.Time) error {
 func (a *Alerts) add(tx *db.Tx, n *New, severity string, w Words, now, recovered op.Time) error {
 	if n.Metadata == nil {
 		n.Metadata = map[string]any{}
+	}
+	if a.URL != "" {
+		w.Body += "\n" + a.URL + "/docs/help/alerts\n"
 	}
 	_, err := tx.Exec(sqlAdd, db.NewUUID(now.Std()), n.Workspace, n.CueID, n.CueName, n.ExecutionID, n.KeyID, n.Type, severity, w.Title, w.Body, n.Message,
 		string(op.Marshal(n.Metadata)), n.Since, now, int64(recovered))
@@ -175,19 +179,25 @@ func (a *Alerts) End(tx *db.Tx, cue string, now op.Time) error {
 }
 
 // When is a moment in words that stay true: "02:00 UTC", with its day when that is another than now's.
-func When(t, now op.Time) string {
+func When(t, now op.Time) string { return at(t, now, " UTC") }
+
+// Clock is When without the zone, where another moment beside it has it.
+func Clock(t, now op.Time) string { return at(t, now, "") }
+
+func at(t, now op.Time, zone string) string {
 	at, today := t.Std().UTC(), now.Std().UTC()
-	clock := "15:04:05 UTC"
+	clock := "15:04:05"
 	if at.Second() == 0 {
-		clock = "15:04 UTC"
+		clock = "15:04"
 	}
+	clock = at.Format(clock) + zone
 	switch day := 24 * time.Hour; {
 	case at.Truncate(day).Equal(today.Truncate(day)):
-		return at.Format(clock)
+		return clock
 	case at.Year() != today.Year():
-		return at.Format(clock + " on 2 Jan 2006")
+		return clock + at.Format(" on 2 Jan 2006")
 	}
-	return at.Format(clock + " on 2 Jan")
+	return clock + at.Format(" on 2 Jan")
 }
 
 // length is how long it is between two moments: "40 s", "31 min", "5 h 10 min", "3 days".

@@ -1,10 +1,11 @@
 package cue
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+	"time"
 
 	"unstuck/internal/alert"
 	"unstuck/internal/db"
@@ -24,51 +25,58 @@ func (c *Cues) alertOn(tx *db.Tx, id string, off bool, now op.Time) error {
 		return fmt.Errorf("read execution %s: %w", id, err)
 	}
 	n := alert.New{Workspace: e.workspace, CueID: e.cueID, CueName: e.cueName, ExecutionID: e.id, Since: e.scheduledFor}
-	n.Words = func() (alert.Words, error) { return c.alertWords(tx, e, now) }
-	if err := alertFor(tx, e, off, &n); err != nil || n.Type == "" {
+	run, err := alertFor(tx, e, off, &n)
+	if err != nil || n.Type == "" {
 		return err
 	}
+	n.Words = func() (alert.Words, error) { return c.alertWords(tx, e, n.Type, run, now) }
 	return c.Alerts.Raise(tx, n, now)
 }
 
-// alertFor puts into an alert which one an execution calls for, with message and metadata of the contract; no type for none.
-func alertFor(tx *db.Tx, e *execution, off bool, n *alert.New) error {
+// alertFor puts into an alert which one an execution calls for, with message and metadata of the contract; no type for none. It
+// returns the how manieth in a row of its kind the execution is, where that counts.
+func alertFor(tx *db.Tx, e *execution, off bool, n *alert.New) (run int, err error) {
 	switch {
 	case e.outcomeState == verificationFailed && e.status == statusSuccess:
 		n.Type, n.Message = alert.Unverified, fmt.Sprintf("Execution %s reported success but failed verification (required evidence missing).", e.id)
 		n.Metadata = map[string]any{"outcome_state": verificationFailed, "transport": e.transport}
-		return nil
 	case e.status == statusMissed:
+		run, err = inARow(tx, e.cueID, statusMissed)
 		n.Type, n.Message = alert.Missed, fmt.Sprintf("Execution %s of cue %s was missed: no worker took it in time.", e.id, e.cueID)
 		n.Metadata = map[string]any{"scheduled_for": e.scheduledFor}
-		return nil
 	case e.status == statusOutcomeTimeout:
 		n.Type, n.Message = alert.Timeout, fmt.Sprintf("Execution %s of cue %s has no outcome: nobody reported in time.", e.id, e.cueID)
 		n.Metadata = map[string]any{"transport": e.transport}
-		return nil
 	case off:
 		n.Type, n.Message = alert.Disabled, fmt.Sprintf("The callback of cue %s answered 410: it wants no more calls.", e.cueID)
 		n.Metadata = map[string]any{"http_status": 410}
-		return nil
+	default:
+		if run, err = inARow(tx, e.cueID, ""); run >= failuresInARow {
+			n.Type, n.Message = alert.Failures, fmt.Sprintf("Cue %s has %d consecutive failed executions.", e.cueID, run)
+			n.Metadata = map[string]any{alert.Failures: run}
+		}
 	}
-	rows, err := tx.Query(sqlAlertRun, e.cueID, failuresMost)
-	ends, err := scanAll(rows, err, func(good *bool, r scanner) error { return r.Scan(good) })
+	return run, err
+}
+
+// inARow counts the latest executions of a cue that ended without a success between them; only those that ended so, unless it is "".
+func inARow(tx *db.Tx, cue, status string) (n int, err error) {
+	rows, err := tx.Query(sqlAlertRun, cue, failuresMost)
+	ends, err := scanAll(rows, err, func(end *string, r scanner) error { return r.Scan(end) })
 	if err != nil {
-		return fmt.Errorf("count the failures of cue %s: %w", e.cueID, err)
+		return 0, fmt.Errorf("count the failures of cue %s: %w", cue, err)
 	}
-	run := slices.Index(ends, true)
-	if run < 0 {
-		run = len(ends)
+	for _, end := range ends {
+		if end == "good" || status != "" && end != status {
+			break
+		}
+		n++
 	}
-	if run >= failuresInARow {
-		n.Type, n.Message = alert.Failures, fmt.Sprintf("Cue %s has %d consecutive failed executions.", e.cueID, run)
-		n.Metadata = map[string]any{alert.Failures: run}
-	}
-	return nil
+	return n, nil
 }
 
 // alertWords are what "why" says about the execution, in times that stay true (WORDS 3.7).
-func (c *Cues) alertWords(tx *db.Tx, e *execution, now op.Time) (out alert.Words, err error) {
+func (c *Cues) alertWords(tx *db.Tx, e *execution, kind string, run int, now op.Time) (out alert.Words, err error) {
 	w := &inquiry{c: c, tx: tx, now: now, alerting: true, out: whyObject{Facts: []whyFact{}, Mend: []whyStep{}}}
 	if w.q, err = readCue(tx, sqlCueByID, e.cueID); err != nil {
 		return out, err
@@ -79,27 +87,73 @@ func (c *Cues) alertWords(tx *db.Tx, e *execution, now op.Time) (out alert.Words
 	if err := w.execution(e); err != nil {
 		return out, err
 	}
+	if err := w.complete(); err != nil {
+		return out, err
+	}
+	notes := []string{}
+	switch kind {
+	case alert.Missed:
+		notes = append(notes, ordinal(run)+" miss")
+	case alert.Failures:
+		notes = append(notes, ordinal(run)+" failure in a row")
+	}
 	good := "no good execution before"
-	var at op.Time
-	there, err := found(tx.Row(sqlAlertGood, e.cueID, e.createdAt).Scan(&at))
-	if err != nil {
-		return out, fmt.Errorf("read the last good execution of cue %s: %w", e.cueID, err)
+	if g := w.out.LastGood; g != nil {
+		good = "last good " + day(g.At, now, "15:04")
 	}
-	if there {
-		good = "last good " + w.when(at)
-	}
-	out.Title = strings.TrimSuffix(strings.Replace(w.out.Sentence, " because ", ": ", 1), ".") + " (" + good + ")"
+	out.Title = strings.TrimSuffix(strings.Replace(w.out.Sentence, " because ", ": ", 1), ".") + " (" + strings.Join(append(notes, good), ", ") + ")"
+	out.Body = w.block()
+	return out, nil
+}
+
+// block is what was found out as a text: the facts, the commands that mend it, and the last good execution (WORDS 3.7).
+func (w *inquiry) block() string {
 	var b strings.Builder
 	for _, f := range w.out.Facts {
-		fmt.Fprintf(&b, "%s  %s\n", deref(f.At).Std().UTC().Format("2 Jan 15:04:05"), f.Text)
+		at, clock := deref(f.At).Std().UTC(), "15:04:05"
+		if at.Truncate(24*time.Hour) != w.now.Std().UTC().Truncate(24*time.Hour) {
+			clock = "2 Jan 15:04:05"
+		}
+		fmt.Fprintf(&b, "  %s   %s", at.Format(clock), f.Text)
+		if f.ExecutionID != nil {
+			fmt.Fprintf(&b, "   execution %s", brief(*f.ExecutionID))
+		}
+		b.WriteString("\n")
 	}
 	b.WriteString("\nMend it\n")
-	for _, m := range w.out.Mend {
-		fmt.Fprintf(&b, "  %s  %s\n", m.Command, m.Why)
+	for i, m := range append(w.out.Mend, whyStep{"unstuck executions why " + brief(*w.out.ExecutionID), "how it stands now"}) {
+		fmt.Fprintf(&b, "%s\n", strings.TrimRight(fmt.Sprintf("  %d  %s   %s", i+1, m.Command, m.Why), " "))
 	}
-	fmt.Fprintf(&b, "  unstuck executions why %s\n", brief(e.id))
-	out.Body = b.String()
-	return out, nil
+	if g := w.out.LastGood; g != nil {
+		fmt.Fprintf(&b, "Last good execution: %s, success, %s", day(g.At, w.now, "15:04:05"), lengthOf(time.Duration(g.Took)*time.Second))
+		if g.Evidence != nil {
+			b.WriteString(", evidence " + *g.Evidence)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// day is a moment as people say it when they are told of it at once: "yesterday 02:00".
+func day(t, now op.Time, clock string) string {
+	at, today := t.Std().UTC(), now.Std().UTC()
+	switch day := 24 * time.Hour; at.Truncate(day) {
+	case today.Truncate(day):
+		return "today " + at.Format(clock)
+	case today.Truncate(day).Add(-day):
+		return "yesterday " + at.Format(clock)
+	}
+	return at.Format("2 Jan 2006 " + clock)
+}
+
+// ordinal is 1st, 2nd, 3rd, 4th, …
+func ordinal(n int) string {
+	end := "th"
+	if n/10%10 != 1 {
+		end = map[int]string{1: "st", 2: "nd", 3: "rd"}[n%10]
+		end = cmp.Or(end, "th")
+	}
+	return fmt.Sprint(n) + end
 }
 
 // recovered closes the alerts of cues of which an execution, by cue, succeeded.
@@ -111,9 +165,6 @@ func (c *Cues) recovered(tx *db.Tx, good map[string]string, now op.Time) error {
 	}, now)
 }
 
-const (
-	sqlAlertRun = `SELECT CASE WHEN status = 'success' AND coalesce(outcome_success, 1) = 1 THEN 1 ELSE 0 END FROM executions
-		WHERE cue_id = ?1 AND status IN ('success', 'failed', 'missed', 'outcome_timeout') ORDER BY created_at DESC, id DESC LIMIT ?2`
-	sqlAlertGood = `SELECT scheduled_for FROM executions WHERE cue_id = ?1 AND created_at < ?2 AND status = 'success'
-		AND coalesce(outcome_success, 1) = 1 AND outcome_state <> 'verification_failed' ORDER BY created_at DESC, id DESC LIMIT 1`
-)
+// sqlAlertRun is how the latest executions of a cue ended: "good", or their status.
+const sqlAlertRun = `SELECT CASE WHEN status = 'success' AND coalesce(outcome_success, 1) = 1 THEN 'good' ELSE status END
+	FROM executions WHERE cue_id = ?1 AND status IN ('success', 'failed', 'missed', 'outcome_timeout') ORDER BY created_at DESC, id DESC LIMIT ?2`

@@ -77,7 +77,7 @@ func TestAlertOfMissed(t *testing.T) {
 		if len(all) != 1 || all[0]["alert_type"] != alert.Missed || all[0]["count"] != 2. {
 			t.Fatalf("%v", all)
 		}
-		if title := all[0]["title"]; title != "nightly missed 13:00 UTC: its worker's key expired (last good 11:00 UTC)" {
+		if title := all[0]["title"]; title != "nightly missed 13:00 UTC: its worker's key expired at 12:00 (1st miss, last good today 11:01)" {
 			t.Errorf("%s", title)
 		}
 		for _, want := range []string{"expired", "unstuck executions replay ", "unstuck executions why "} {
@@ -135,6 +135,30 @@ func TestAlertOfTimeout(t *testing.T) {
 		}
 		f.ok(f.admin, "execution.report", input{"id": id, "success": true})
 		if all := f.alerts(f.admin, input{"open": true}); len(all) != 0 {
+			t.Errorf("%v", all)
+		}
+	})
+}
+
+// What raises an alert, or ends it, and the alert are stored together, so whenever the server is killed each is there once.
+func TestAlertsSurviveACrash(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.cue("nightly", "0 11 * * *")
+		for day := range 3 {
+			f.clock.Set(epoch.Add(time.Duration(24*day+1) * time.Hour))
+			f.settle()
+			f.clock.Advance(time.Hour)
+			f.settle()
+			f.restart()
+			f.settle()
+			if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["count"] != float64(day+1) {
+				t.Fatalf("day %d: %v", day, all)
+			}
+		}
+		f.run("nightly", true)
+		f.restart()
+		f.settle()
+		if all := f.alerts(f.admin, nil); len(all) != 2 || all[0]["alert_type"] != alert.Recovered || all[1]["recovered_at"] == nil {
 			t.Errorf("%v", all)
 		}
 	})

@@ -126,10 +126,15 @@ func (c *Cues) inquire(ctx context.Context, ask func(*inquiry) error) (whyObject
 			return err
 		}
 		w.out.CueID, w.out.Name = w.q.id, w.q.name
-		slices.SortStableFunc(w.out.Facts, func(a, b whyFact) int { return int(min(max(deref(a.At)-deref(b.At), -1), 1)) })
-		return w.lastGood()
+		return w.complete()
 	})
 	return w.out, err
+}
+
+// complete puts the facts in order and adds the last good execution.
+func (w *inquiry) complete() error {
+	slices.SortStableFunc(w.out.Facts, func(a, b whyFact) int { return int(min(max(deref(a.At)-deref(b.At), -1), 1)) })
+	return w.lastGood()
 }
 
 func (w *inquiry) because(cause, format string, args ...any) {
@@ -441,8 +446,8 @@ func (w *inquiry) lastGood() error {
 	if err != nil || !there {
 		return err
 	}
-	e, err := loadExecution(w.tx, w.caller, id)
-	if err != nil || e.deliveredAt == nil {
+	e := &execution{}
+	if err := e.scan(w.tx.Row(sqlExecutions+" WHERE e.id = ?1", id)); err != nil || e.deliveredAt == nil {
 		return err
 	}
 	o, err := e.object()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"unstuck/internal/access"
+	"unstuck/internal/alert"
 	"unstuck/internal/op"
 )
 
@@ -281,8 +282,11 @@ func (w *inquiry) blameKey(h seenWorker, lead string, from, to op.Time) (bool, e
 	if err != nil || s.Code == "" {
 		return false, err
 	}
-	what := keyWords(s)
-	w.because(whyKey, "%s %s because its worker's key %s.", w.q.name, lead, what)
+	what, when := keyWords(s), ""
+	if w.alerting && !s.Over && (s.Code == access.KeyExpired.Name || s.Code == access.KeyRevoked.Name) {
+		when = " at " + alert.Clock(s.At, w.now)
+	}
+	w.because(whyKey, "%s %s because its worker's key %s%s.", w.q.name, lead, what, when)
 	key := "key " + h.key
 	if w.namesKeys() {
 		key = fmt.Sprintf("key %s (%s)", s.Name, s.Redacted)

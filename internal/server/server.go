@@ -102,7 +102,7 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.meter, s.heart = newMeter(s.access, s.deps.Now), newHeart(s.Settings)
-	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Now: s.deps.Now})
+	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Now: s.deps.Now, URL: s.Public()})
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Alerts: s.alerts, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
 		Callbacks: s.Callbacks(), Observe: s.meter.attempt,
@@ -151,10 +151,7 @@ var misdirected = op.Code{Status: 421, Name: "misdirected_request", Doc: "A serv
 // docsBase is the page about errors: at the public name where there is one, else relative to whatever address the caller used. A Host
 // header is no address: whoever sends the request chooses it.
 func (s *Server) docsBase() string {
-	if s.Domain == "" {
-		return "/docs/errors"
-	}
-	return "https://" + s.Domain + "/docs/errors"
+	return s.Public() + "/docs/errors"
 }
 
 // Handler answers every request; for tests and for whoever brings a listener of his own.

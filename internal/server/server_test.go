@@ -46,12 +46,12 @@ func settings(t *testing.T, flags ...string) server.Settings {
 
 // TestSettingsFaultsAtOnce: all faults are reported together, each with what to write.
 func TestSettingsFaultsAtOnce(t *testing.T) {
-	env := map[string]string{"UNSTUCK_REGISTER": "perhaps", "UNSTUCK_LEASE": "soon", "UNSTUCK_TLS_CERT": "cert.pem", "UNSTUCK_KEY_PREFIX": "Äh", "UNSTUCK_DATABASE": "mysql://x", "UNSTUCK_LOG_LEVEL": "loud"}
+	env := map[string]string{"UNSTUCK_REGISTER": "perhaps", "UNSTUCK_LEASE": "soon", "UNSTUCK_TLS_CERT": "cert.pem", "UNSTUCK_KEY_PREFIX": "Äh", "UNSTUCK_DATABASE": "mysql://x", "UNSTUCK_LOG_LEVEL": "loud", "UNSTUCK_PUBLIC_URL": "unstuck.example.com"}
 	_, err := server.ReadSettings(func(name string) (string, bool) { v, ok := env[name]; return v, ok }, map[string]string{"listen": "8080"}, "/home/x")
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"UNSTUCK_REGISTER", "UNSTUCK_LEASE", "UNSTUCK_TLS_KEY", "UNSTUCK_KEY_PREFIX", "UNSTUCK_DATABASE", "UNSTUCK_LOG_LEVEL", "UNSTUCK_LISTEN"} {
+	for _, want := range []string{"UNSTUCK_REGISTER", "UNSTUCK_LEASE", "UNSTUCK_TLS_KEY", "UNSTUCK_KEY_PREFIX", "UNSTUCK_DATABASE", "UNSTUCK_LOG_LEVEL", "UNSTUCK_PUBLIC_URL", "UNSTUCK_LISTEN"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not named: %v", want, err)
 		}

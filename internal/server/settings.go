@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -35,6 +36,7 @@ type Settings struct {
 	Register       string        `env:"UNSTUCK_REGISTER" flag:"register" default:"closed" doc:"open lets anybody sign up"`
 	RegisterPlan   string        `env:"UNSTUCK_REGISTER_PLAN" flag:"register-plan" default:"free" doc:"plan of those who sign up: free, pro, scale or self-hosted"`
 	Domain         string        `env:"UNSTUCK_DOMAIN" flag:"domain" doc:"public name; a certificate for it is got and renewed by ACME (ports 80 and 443)"`
+	PublicURL      string        `env:"UNSTUCK_PUBLIC_URL" flag:"public-url" doc:"address under which people reach the server, for links, such as https://unstuck.example.com; behind a proxy it cannot be known otherwise. The public name when that is set"`
 	TLSCert        string        `env:"UNSTUCK_TLS_CERT" flag:"tls-cert" doc:"file of your own certificate; read again when it changes"`
 	TLSKey         string        `env:"UNSTUCK_TLS_KEY" flag:"tls-key" doc:"file of the certificate's private key"`
 	TrustedProxies string        `env:"UNSTUCK_TRUSTED_PROXIES" flag:"trusted-proxies" doc:"CIDRs of proxies whose X-Forwarded-For counts, separated by commas; unix for a socket"`
@@ -174,6 +176,10 @@ func (s Settings) check() []error {
 	fault(s.Database != "" && !strings.HasPrefix(s.Database, "postgres://") && !strings.HasPrefix(s.Database, "postgresql://"), "UNSTUCK_DATABASE must begin with postgres://; leave it out for SQLite")
 	fault(!prefixForm(s.KeyPrefix), "UNSTUCK_KEY_PREFIX is %q; write a letter and then up to 15 letters or digits, all lower-case", s.KeyPrefix)
 	fault(levelOf(s.LogLevel) == nil, "UNSTUCK_LOG_LEVEL is %q; write debug, info, warn or error", s.LogLevel)
+	if u, err := url.Parse(s.PublicURL); s.PublicURL != "" {
+		fault(err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "",
+			"UNSTUCK_PUBLIC_URL is %q; write an address such as https://unstuck.example.com", s.PublicURL)
+	}
 	if _, err := s.callbacks(); err != nil {
 		faults = append(faults, err)
 	}
@@ -199,6 +205,14 @@ func (s Settings) DSN() string {
 		return s.Database
 	}
 	return filepath.Join(s.Data, "unstuck.db")
+}
+
+// Public is the address under which people reach the server, without a slash at its end; "" when it is not known.
+func (s Settings) Public() string {
+	if s.PublicURL == "" && s.Domain != "" {
+		return "https://" + s.Domain
+	}
+	return strings.TrimRight(s.PublicURL, "/")
 }
 
 // Exists says whether there is a database to look at: PostgreSQL, or a file in the data folder.
