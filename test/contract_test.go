@@ -117,6 +117,43 @@ func TestContractFaultsAreRead(t *testing.T) {
 	}
 }
 
+// TestContractJudges shows that what a row asks of an answer can fail.
+func TestContractJudges(t *testing.T) {
+	for _, c := range []struct {
+		value          any
+		relation, want string
+		fine           bool
+	}{
+		{"a", "=", `"a"`, true}, {"a", "=", `"b"`, false}, {1.0, "=", `1`, true}, {1.0, "=", `"1"`, false}, {nil, "=", `null`, true}, {"null", "=", `null`, false},
+		{obj{"a": 1.0}, "=", `{"a":1}`, true}, {obj{"a": 1.0, "b": nil}, "=", `{"a":1}`, false}, {"a", "=", `a`, false},
+		{"abc", "~", `^ab`, true}, {"abc", "~", `^b`, false}, {true, "~", `^true$`, true},
+		{"2026-11-23T10:00:00Z", "is", "z", true}, {"2026-11-23T10:00:00.123456Z", "is", "z", true}, {"2026-11-23T10:00:00.123Z", "is", "z", false},
+		{"2026-11-23T10:00:00+00:00", "is", "z", false}, {"2026-11-23T10:00:00+00:00", "is", "offset", true}, {"2026-11-23T10:00:00Z", "is", "offset", false},
+		{1.0, "is", "int", true}, {1.5, "is", "int", false}, {"1", "is", "int", false}, {true, "is", "bool", true}, {"true", "is", "bool", false},
+		{"a", "is", "string", true}, {nil, "is", "string", false}, {"a", "is", "nonsense", false},
+		{"00000000-0000-4000-8000-000000000000", "is", "uuid", true}, {"00000000-0000-1000-8000-000000000000", "is", "uuid", false},
+		{[]any{1.0}, "has", "1", true}, {[]any{1.0}, "has", "2", false}, {"a", "has", "1", false}, {"a", "like", "a", false},
+	} {
+		if got := holds(c.value, c.relation, c.want); got != c.fine {
+			t.Errorf("%v %s %s: %v", c.value, c.relation, c.want, got)
+		}
+	}
+	for want, missing := range map[string]string{"a b": "", "a c": "", "b a": "a", "a d": "d", "": ""} {
+		if got := lacks([]byte(`{"a":1,"b":{"d":2},"c":[3]}`), strings.Fields(want)); got != missing {
+			t.Errorf("%q lacks %q, want %q", want, got, missing)
+		}
+	}
+	if lacks([]byte(`[]`), nil) == "" || lacks([]byte(`{"a":`), []string{"a"}) == "" {
+		t.Error("what is no object has what it needs")
+	}
+	if _, ok := at(obj{"a": []any{obj{"b": nil}}}, "a.0.b"); !ok {
+		t.Error("a.0.b is there")
+	}
+	if _, ok := at(obj{"a": []any{obj{"b": nil}}}, "a.1.b"); ok {
+		t.Error("a.1.b is not there")
+	}
+}
+
 // checkFault says what is wrong with a line of faults.txt: "13.2 key: TestName, 2.3/row" or "13.2 key - why it is not about this".
 func checkFault(line string, tests, rows map[string]bool) string {
 	key, proofs, ok := strings.Cut(line, ": ")
@@ -428,7 +465,9 @@ func (r *contractRun) assert(line string) {
 	relation, want, _ := strings.Cut(rest, " ")
 	switch path {
 	case "keys":
-		r.members(r.reply.Body, strings.Fields(rest))
+		if missing := lacks(r.reply.Body, strings.Fields(rest)); missing != "" {
+			r.failf("lacks %s, or it stands elsewhere: %s", missing, r.reply.Body)
+		}
 		return
 	case "let":
 		value, ok := at(r.reply.JSON, want)
@@ -484,32 +523,26 @@ func holds(value any, relation, want string) bool {
 	return false
 }
 
-// members makes sure that the answer has these members, in this order; others may stand between them.
-func (r *contractRun) members(body []byte, want []string) {
-	r.t.Helper()
+// lacks is the first of these members that a JSON object does not have in this order, others between them or not; "" for none.
+func lacks(body []byte, want []string) string {
 	d := json.NewDecoder(strings.NewReader(string(body)))
-	if _, err := d.Token(); err != nil {
-		r.failf("no object: %v", err)
-		return
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return "a beginning"
 	}
-	for d.More() {
+	for d.More() && len(want) > 0 {
 		name, err := d.Token()
-		if err != nil {
-			r.failf("no object: %v", err)
-			return
-		}
-		if len(want) > 0 && name == want[0] {
-			want = want[1:]
-		}
 		var skip json.RawMessage
-		if err := d.Decode(&skip); err != nil {
-			r.failf("no object: %v", err)
-			return
+		if err != nil || d.Decode(&skip) != nil {
+			return "an end"
+		}
+		if name == want[0] {
+			want = want[1:]
 		}
 	}
 	if len(want) > 0 {
-		r.failf("lacks %s, or it stands elsewhere: %s", want[0], body)
+		return want[0]
 	}
+	return ""
 }
 
 // at is a member of a JSON value; the path has dots, and numbers for lists.

@@ -43,6 +43,17 @@ type Info struct {
 	Database   string `json:"database" doc:"sqlite or postgres"`
 	KeyPrefix  string `json:"key_prefix"`
 	SignUpOpen bool   `json:"sign_up_open"`
+
+	// What CueAPI's /v1/info says (wire contract 2.10).
+	Authorization  string    `json:"authorization_backend" doc:"always ScopedKeys"`
+	Authentication AuthPaths `json:"authentication_paths"`
+	Disabled       []string  `json:"disabled_primitives" doc:"parts of CueAPI that are not there: device_code, its sign-in by a code"`
+}
+
+// AuthPaths are the ways in which a call may say who it is.
+type AuthPaths struct {
+	Key      bool `json:"per_user_api_key"`
+	Internal bool `json:"internal_token_with_on_behalf_of" doc:"always false: a trusted backend gets a key of its own"`
 }
 
 // staleAfter is how long the scheduler may not have looked for due work.
@@ -136,5 +147,6 @@ func (s *Server) info(context.Context, struct{}) (Info, error) {
 	if b, ok := debug.ReadBuildInfo(); ok {
 		out.Go = b.GoVersion
 	}
+	out.Authorization, out.Authentication, out.Disabled = "ScopedKeys", AuthPaths{Key: true}, []string{"device_code"}
 	return out, nil
 }
