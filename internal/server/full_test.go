@@ -179,7 +179,7 @@ func TestHealthAfterAFailedWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := ""
-	for _, d := range server.Doctor(t.Context(), f.Settings) {
+	for _, d := range server.Doctor(t.Context(), f.Settings, server.Look{Now: time.Now()}) {
 		if d.Err != nil {
 			found += d.Err.Error()
 		}

