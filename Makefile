@@ -49,6 +49,15 @@ openapi: build ## hold the running server against its OpenAPI document: two vali
 interop: build ## published CueAPI clients and nginx against the built binary (needs python3 and nginx)
 	./test/interop/run
 
+dist: ## what is released, in dist/: archives for Linux, macOS and Windows, bills of materials, checksums
+	$(GO) run ./deploy/dist -sbom "$$(test/sbom-tool)"
+
+dist-check: ## what make dist makes, for this system: twice, to the same bytes, and the bill of materials is valid (needs python3)
+	test/dist -targets host -sbom "$$(test/sbom-tool)"
+
+image: ## the root file system of the container image, by the steps of the Dockerfile, and a server in it that has nothing else (needs root and buildah)
+	test/image
+
 bench: ## the figures of docs/performance.md, on SQLite and, when installed, PostgreSQL
 	./bench/run
 
@@ -66,4 +75,4 @@ verify: SIM_HOURS := 10000
 verify: test crash fuzz simulate ## everything, long
 	UNSTUCK_LONG=1 $(GO) test ./... -timeout 60m
 
-.PHONY: help build run test race vet lint gen tz fuzz openapi interop bench bench-smoke crash simulate verify
+.PHONY: help build run test race vet lint gen tz fuzz openapi interop dist dist-check image bench bench-smoke crash simulate verify

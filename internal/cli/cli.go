@@ -147,7 +147,7 @@ func (d *door) root() *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.SetCompletionCommandGroupID("you")
 	root.AddCommand(&cobra.Command{Use: "version", GroupID: "you", Short: "Show the version of this program", Args: noArgs,
-		Run: func(*cobra.Command, []string) { d.print("unstuck %s", server.Version) }})
+		Run: func(*cobra.Command, []string) { d.print("unstuck %s", server.Build()) }})
 	return root
 }
 

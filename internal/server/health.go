@@ -14,6 +14,24 @@ import (
 // Version of the product.
 const Version = "0.1.0"
 
+// Build is the version and, where it is known, the commit that this program was built from.
+func Build() string {
+	told := map[string]string{}
+	if b, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range b.Settings {
+			told[s.Key] = s.Value
+		}
+	}
+	text := Version
+	if commit := told["vcs.revision"]; len(commit) > 12 {
+		text += " · commit " + commit[:12] + " of " + told["vcs.time"]
+	}
+	if told["vcs.modified"] == "true" {
+		text += ", changed since"
+	}
+	return text
+}
+
 // Health is how the server is (CueAPI wire contract 2.10: always 200).
 type Health struct {
 	Status    string        `json:"status" doc:"healthy or degraded"`

@@ -2,7 +2,10 @@ package server
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 
 	"unstuck/internal/op"
 )
@@ -20,7 +23,7 @@ func (s *Server) local() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", answer(func(r *http.Request, in struct{ Name, Workspace string }) (any, error) {
 		key, workspace, err := s.access.LocalLogin(r.Context(), in.Name, in.Workspace)
-		return LocalLogin{key.Secret, key.Redacted, workspace, s.url()}, err
+		return LocalLogin{key.Secret, key.Redacted, workspace, s.localURL()}, err
 	}))
 	mux.HandleFunc("POST /secret", answer(func(r *http.Request, _ struct{}) (any, error) { return s.access.RotateServerSecret(r.Context()) }))
 	mux.HandleFunc("GET /secret", answer(func(r *http.Request, _ struct{}) (any, error) { return s.access.SecretStatus(r.Context()) }))
@@ -37,7 +40,7 @@ type LocalLogin struct {
 	Key       string `json:"key"`
 	Redacted  string `json:"redacted"`
 	Workspace string `json:"workspace"`
-	URL       string `json:"url" doc:"where the server listens"`
+	URL       string `json:"url" doc:"where it is reached from this machine"`
 }
 
 // url is how this server is reached.
@@ -49,6 +52,15 @@ func (s *Server) url() string {
 		return "https://" + s.Listen
 	}
 	return "http://" + s.Listen
+}
+
+// localURL is how this server is reached on its machine: an address that stands for all of the machine's is no address to call.
+func (s *Server) localURL() string {
+	host, port, _ := net.SplitHostPort(s.Listen) // was checked
+	if a, err := netip.ParseAddr(host); s.Domain == "" && (host == "" || err == nil && a.IsUnspecified()) {
+		return strings.Replace(s.url(), s.Listen, "127.0.0.1:"+port, 1)
+	}
+	return s.url()
 }
 
 func answer[In any](fn func(*http.Request, In) (any, error)) http.HandlerFunc {
