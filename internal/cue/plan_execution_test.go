@@ -66,6 +66,10 @@ func TestExecutionPlans(t *testing.T) {
 		check("executions", sqlChainNext, "e")
 		check("executions_deadline", sqlNextDeadline)
 		check("executions_deadline", sqlDeadlines, sweepMost)
+		sorts := []string{"Sort", "TEMP B-TREE"} // of few among these thousands, as of 10,000 among millions
+		uses("executions_deadline", sorts, sqlBacklogStale, 1, 50)
+		uses("executions_lane", sorts, sqlBacklogCalls, 1, 50)
+		uses("executions_ready", sorts, sqlBacklogClaims, 1, 50)
 		check("evidence", sqlEvidenceLast, 1, "e")
 		uses("executions", append(scans, "executions_ready"), sqlClaim, names, names, "key", "worker", 1, "", false, 2)
 		numbers := []int64{1, 2}

@@ -210,3 +210,14 @@ const (
 		claim_request = '', lease_until = NULL, started_at = NULL, error_message = ?3, updated_at = ?2 WHERE id = ?1`
 	sqlEndUnreported = `UPDATE executions SET status = ?2, error_message = ?3, deadline = NULL, updated_at = ?4 WHERE id = ?1`
 )
+
+// What waits, among so many rows of a partial index. The order makes a database without statistics walk the index.
+const (
+	sqlBacklogCalls = `SELECT coalesce(sum(CASE WHEN f.deliver_at <= ?1 THEN 1 ELSE 0 END), 0), coalesce(sum(CASE WHEN f.status = 'retrying' THEN 1 ELSE 0 END), 0)
+		FROM (SELECT deliver_at, status FROM executions WHERE deliver_at IS NOT NULL ORDER BY workspace_id, endpoint, deliver_at, id LIMIT ?2) AS f`
+	sqlBacklogClaims = `SELECT coalesce(sum(CASE WHEN f.scheduled_for <= ?1 THEN 1 ELSE 0 END), 0)
+		FROM (SELECT scheduled_for FROM executions WHERE ` + ready + ` ORDER BY workspace_id, scheduled_for, id LIMIT ?2) AS f`
+	sqlBacklogStale = `SELECT coalesce(sum(CASE WHEN f.deadline < ?1 THEN 1 ELSE 0 END), 0)
+		FROM (SELECT deadline FROM executions WHERE deadline IS NOT NULL ORDER BY deadline LIMIT ?2) AS f`
+	sqlWorkersActive = `SELECT count(*), coalesce(max(last_heartbeat), 0) FROM workers WHERE last_heartbeat > ?1`
+)

@@ -40,6 +40,7 @@ type Error struct {
 	Message string
 	Details []Violation
 	Extra   any         // a struct whose fields join the error object, or nil
+	Beside  any         // a struct whose fields stand beside the error object, or nil
 	Header  http.Header // further response headers, or nil
 	cause   error
 }
@@ -110,7 +111,11 @@ func (e *Error) Body(docs, requestID string) []byte {
 		member("request_id", requestID)
 	}
 	b.WriteByte('}')
-	return fmt.Appendf(nil, `{"error":%s,"detail":{"error":%[1]s}}`, b.Bytes())
+	body := fmt.Appendf(nil, `{"error":%s,"detail":{"error":%[1]s}`, b.Bytes())
+	if e.Beside != nil {
+		return append(append(body, ','), Marshal(e.Beside)[1:]...)
+	}
+	return append(body, '}')
 }
 
 // Quote is s as a JSON string, without HTML escaping.

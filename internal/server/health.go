@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"unstuck/internal/cron"
+	"unstuck/internal/cue"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
@@ -38,13 +40,44 @@ type Health struct {
 	Version   string        `json:"version"`
 	Timestamp op.OffsetTime `json:"timestamp"`
 	Services  Services      `json:"services"`
+	Poller    Poller        `json:"poller" doc:"the scheduler's last look for due work"`
+	Workers   *Workers      `json:"workers,omitempty" doc:"absent while the database cannot be read"`
+	Queue     Queue         `json:"queue" doc:"empty while the database cannot be read"`
 	Problem   string        `json:"problem,omitempty" doc:"what is wrong with the database, in a sentence"`
 }
 
-// Services are the parts that must work.
+// Services are the parts that must work, under our names and CueAPI's.
 type Services struct {
 	Database  string `json:"database" doc:"ok or error"`
 	Scheduler string `json:"scheduler" doc:"ok or stale: it has not looked for due work for 30 seconds"`
+	Postgres  string `json:"postgres" doc:"as database, whichever it is: CueAPI's name for it"`
+	Redis     string `json:"redis" doc:"ok: this server needs none"`
+	Poller    string `json:"poller" doc:"as scheduler, or unknown before its first look: CueAPI's name for it"`
+	Worker    string `json:"worker" doc:"ok: a worker was heard in the last 180 seconds; none; or unknown while the database cannot be read. A server without workers is healthy"`
+}
+
+// Poller is the scheduler's last look.
+type Poller struct {
+	Status     string         `json:"status,omitempty" doc:"unknown: it has not looked yet; the other members are absent then"`
+	LastRun    *op.OffsetTime `json:"last_run,omitempty"`
+	SecondsAgo *int64         `json:"seconds_ago,omitempty"`
+	Fired      *int64         `json:"cues_last_cycle,omitempty" doc:"due times that became executions then"`
+	Took       *int64         `json:"cycle_duration_ms,omitempty"`
+}
+
+// Workers are those that were heard in the last 180 seconds, of all workspaces.
+type Workers struct {
+	Active        int64          `json:"active_count"`
+	LastHeartbeat *op.OffsetTime `json:"last_heartbeat,omitempty" doc:"absent when none is active"`
+}
+
+// Queue is what waits, in all workspaces. Each is counted among 10,000 of those that
+// wait, now or later.
+type Queue struct {
+	Outbox  *int64 `json:"pending_outbox,omitempty" doc:"executions that are due to be called and not on their way"`
+	Stale   *int64 `json:"stale_executions,omitempty" doc:"executions whose lease, call or time to be reported ended more than 30 seconds ago, and that are still as they were"`
+	Retries *int64 `json:"pending_retries,omitempty" doc:"executions that wait for their next call after one that failed"`
+	Claims  *int64 `json:"pending_worker_claims,omitempty" doc:"executions that a worker could claim now"`
 }
 
 // State is Health in one word, for load balancers.
@@ -52,6 +85,12 @@ type State struct {
 	Status string `json:"status" doc:"healthy, or degraded with a reason"`
 	Reason string `json:"reason,omitempty"`
 	Zones  string `json:"tzdata" doc:"release of the IANA time zone database that schedules follow; it is built in"`
+}
+
+// downState stands beside the error when the server is down (CueAPI wire contract 2.10).
+type downState struct {
+	Status string `json:"status"`
+	Reason string `json:"reason"`
 }
 
 // Info says what runs here.
@@ -92,17 +131,22 @@ func (s *Server) Operations() []*op.Operation {
 const probeEvery = time.Second
 
 func (s *Server) services(ctx context.Context) (Services, error) {
-	out := Services{Database: "ok", Scheduler: "ok"}
+	out := Services{Database: "ok", Scheduler: "ok", Redis: "ok", Worker: "unknown"}
 	err := s.database(ctx)
 	if err != nil {
 		out.Database = "error"
 	}
 	looked := s.cues.Pulse().At
-	if looked.IsZero() { // not yet: a server that starts is not stale
+	known := !looked.IsZero()
+	if !known { // a server that starts is not stale
 		looked = s.opened
 	}
 	if s.deps.Now().Sub(looked) > staleAfter {
 		out.Scheduler = "stale"
+	}
+	out.Postgres, out.Poller = out.Database, out.Scheduler
+	if !known && out.Scheduler == "ok" {
+		out.Poller = "unknown"
 	}
 	return out, err
 }
@@ -137,31 +181,86 @@ func (s *Server) probeIsDue() bool {
 
 func (s *Server) health(ctx context.Context, _ struct{}) (Health, error) {
 	services, err := s.services(ctx)
-	h := Health{Status: "healthy", Version: Version, Timestamp: op.OffsetTime(op.TimeOf(s.deps.Now())), Services: services}
-	if services != (Services{"ok", "ok"}) {
+	now := s.deps.Now()
+	h := Health{Status: "healthy", Version: Version, Timestamp: op.OffsetTime(op.TimeOf(now)), Services: services, Poller: s.poller(now)}
+	if services.Database != "ok" || services.Scheduler != "ok" {
 		h.Status = "degraded"
 	}
 	if err != nil {
 		h.Problem = err.Error()
 	}
+	if b, err := s.backlog.read(now, func() (cue.Backlog, error) { return s.cues.Backlog(ctx) }); err == nil {
+		h.show(b)
+	}
 	return h, nil
+}
+
+func (s *Server) poller(now time.Time) Poller {
+	p := s.cues.Pulse()
+	if p.At.IsZero() {
+		return Poller{Status: "unknown"}
+	}
+	last := op.OffsetTime(op.TimeOf(p.At))
+	ago, fired, took := int64(max(now.Sub(p.At), 0)/time.Second), int64(p.Fired), p.Took.Milliseconds()
+	return Poller{LastRun: &last, SecondsAgo: &ago, Fired: &fired, Took: &took}
+}
+
+// show adds what waits, and who could take it.
+func (h *Health) show(b cue.Backlog) {
+	h.Workers = &Workers{Active: b.Workers}
+	h.Services.Worker = "none"
+	if b.Workers > 0 {
+		last := op.OffsetTime(b.LastHeartbeat)
+		h.Workers.LastHeartbeat, h.Services.Worker = &last, "ok"
+	}
+	h.Queue = Queue{Outbox: &b.Outbox, Stale: &b.Stale, Retries: &b.Retries, Claims: &b.Claims}
+}
+
+// backlogEvery is how often what waits is counted, however often strangers ask.
+const backlogEvery = time.Second
+
+// counted keeps what was counted last.
+type counted struct {
+	mu    sync.Mutex
+	known cue.Backlog
+	at    time.Time
+}
+
+func (c *counted) read(now time.Time, count func() (cue.Backlog, error)) (cue.Backlog, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if age := now.Sub(c.at); !c.at.IsZero() && age >= 0 && age < backlogEvery {
+		return c.known, nil
+	}
+	b, err := count()
+	if err == nil {
+		c.known, c.at = b, now
+	}
+	return b, err
 }
 
 func (s *Server) status(ctx context.Context, _ struct{}) (State, error) {
 	switch p, err := s.services(ctx); {
 	case err != nil:
-		return State{}, err
+		e := op.AsError(err)
+		e.Beside = downState{"down", s.engine() + " unreachable"}
+		return State{}, e
 	case p.Scheduler != "ok":
-		return State{"degraded", "scheduler stale", cron.Version}, nil
+		return State{"degraded", "poller stale", cron.Version}, nil
 	}
 	return State{Status: "healthy", Zones: cron.Version}, nil
 }
 
-func (s *Server) info(context.Context, struct{}) (Info, error) {
-	out := Info{Version: Version, Database: "sqlite", KeyPrefix: s.KeyPrefix, SignUpOpen: s.Register == "open" || s.Dev}
+// engine is the kind of the database.
+func (s *Server) engine() string {
 	if s.db.Postgres() {
-		out.Database = "postgres"
+		return "postgres"
 	}
+	return "sqlite"
+}
+
+func (s *Server) info(context.Context, struct{}) (Info, error) {
+	out := Info{Version: Version, Database: s.engine(), KeyPrefix: s.KeyPrefix, SignUpOpen: s.Register == "open" || s.Dev}
 	if b, ok := debug.ReadBuildInfo(); ok {
 		out.Go = b.GoVersion
 	}

@@ -46,6 +46,7 @@ type Server struct {
 	set     *op.Set
 	handler http.Handler
 	opened  time.Time
+	backlog counted
 	probed  atomic.Int64 // when the failing database was last tried, in nanoseconds since 1970
 }
 

@@ -58,6 +58,7 @@ type Server struct {
 	deps   server.Deps
 	http   *httptest.Server
 	flight *flight
+	still  bool
 	stop   func() error // nil while it does not run
 }
 
@@ -66,6 +67,7 @@ type Setup struct {
 	DSN      string                 // a path for SQLite, an address for PostgreSQL; "" is SQLite in a folder of the test
 	Settings func(*server.Settings) // changes its settings; nil for none
 	Deps     func(*server.Deps)     // changes what it gets from outside; nil for the Clock and the Log of the Server
+	Still    bool                   // nothing runs in the background: what is due is done by Drain alone
 }
 
 // Each runs fn with a fresh server on SQLite, and with one on PostgreSQL.
@@ -99,7 +101,7 @@ func NewWith(t testing.TB, o Setup) *Server {
 	if o.Settings != nil {
 		o.Settings(&settings)
 	}
-	s := &Server{Clock: NewClock(), Settings: settings, t: t, Log: &bytes.Buffer{}}
+	s := &Server{Clock: NewClock(), Settings: settings, t: t, still: o.Still, Log: &bytes.Buffer{}}
 	s.deps = server.Deps{Now: s.Clock.Now, Log: slog.New(slog.NewJSONHandler(&syncWriter{w: s.Log}, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if o.Deps != nil {
 		o.Deps(&s.deps)
@@ -138,11 +140,17 @@ func (s *Server) Open() error {
 	s.URL = s.http.URL
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- opened.Duties(ctx) }()
+	duties := func() { done <- opened.Duties(ctx) }
+	if !s.still {
+		go duties()
+	}
 	s.stop = func() error {
 		s.http.CloseClientConnections()
 		s.http.Close()
 		cancel()
+		if s.still {
+			duties() // ends at once, in order
+		}
 		err := <-done
 		return errors.Join(err, opened.Close())
 	}
