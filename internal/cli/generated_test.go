@@ -20,6 +20,7 @@ import (
 	"unstuck/internal/op"
 	"unstuck/internal/rest"
 	"unstuck/internal/server"
+	"unstuck/internal/trace"
 )
 
 var write = flag.Bool("write", false, "write the generated pages instead of comparing them")
@@ -141,6 +142,10 @@ func settingsPage() string {
 			name = "--" + s.Flag
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(s.Env), code(name), code(s.Default), s.Doc)
+	}
+	b.WriteString("\n## Traces\n\nThese are OpenTelemetry's own variables; `/docs/help/monitoring` says what they are for.\n\n| environment | default | |\n| --- | --- | --- |\n")
+	for _, v := range trace.Variables() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.Name, strings.ReplaceAll("`"+v.Default+"`", "``", ""), v.Doc)
 	}
 	return b.String()
 }

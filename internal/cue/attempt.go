@@ -18,6 +18,7 @@ import (
 type result struct {
 	*job
 	began      op.Time
+	took       time.Duration
 	httpStatus int           // 0: no answer
 	good       bool          // 2xx
 	gone       bool          // 410: the callback wants no more calls
@@ -83,13 +84,7 @@ func (c *Cues) saveThese(ctx context.Context, some []*result) error {
 	for i, r := range some {
 		jobs[i] = r.job
 	}
-	if c.Observe != nil {
-		for _, r := range some {
-			if !r.back {
-				c.Observe(r.class, time.Duration(r.began-r.waited)*time.Microsecond)
-			}
-		}
-	}
+	c.sawResults(some)
 	c.courier.learn(some)
 	c.courier.release(jobs)
 	return nil
@@ -132,6 +127,9 @@ type next struct {
 	deadline  op.Time // -1 for none
 	message   string
 }
+
+// final says that it does not go on.
+func (n *next) final() bool { return n.status != statusRetrying && n.status != statusPendingOutcome }
 
 // after decides how an execution goes on (CueAPI wire contract 3.2, 7.2, 10.1).
 func (r *result) after(now op.Time) next {
@@ -183,6 +181,7 @@ func (s *settling) attempts(made []*result) error {
 	}
 	var beside, replies []*result
 	var next []string
+	ended := map[string][]string{} // by status
 	for i, r := range made {
 		fires, ok := stored[r.id]
 		if !ok {
@@ -191,6 +190,9 @@ func (s *settling) attempts(made []*result) error {
 		}
 		if fires {
 			next = append(next, r.id)
+		}
+		if nexts[i].final() {
+			ended[nexts[i].status] = append(ended[nexts[i].status], r.id)
 		}
 		if err := s.follow(r, nexts[i]); err != nil {
 			return fmt.Errorf("note the result of execution %s: %w", r.id, err)
@@ -204,6 +206,11 @@ func (s *settling) attempts(made []*result) error {
 	}
 	if err := s.beside(beside); err != nil {
 		return err
+	}
+	for status, ids := range ended {
+		if err := s.c.sawEnds(s.tx, status, s.now, ids...); err != nil {
+			return err
+		}
 	}
 	if err := s.cues(); err != nil {
 		return err

@@ -187,6 +187,9 @@ func (r *round) give(cl *claim, w work) {
 
 // save writes what was given out, in bounded statements.
 func (r *round) save() error {
+	if err := r.c.sawClaims(r.tx, r.given, r.now); err != nil {
+		return err
+	}
 	for to, leases := range r.given {
 		for some := range slices.Chunk(leases, gatherMost) {
 			ids, tokens := make([]string, len(some)), make([]string, len(some))

@@ -106,12 +106,14 @@ type claimedItem struct {
 	LeaseToken   string    `json:"lease_token" doc:"send it with the heartbeats and the outcome of this execution"`
 	LeaseUntil   op.Time   `json:"lease_until" doc:"report or send a heartbeat before"`
 	Criteria     op.Value  `json:"exit_criteria,omitempty" doc:"of a fire that gave them: what to check before reporting"`
+	Traceparent  string    `json:"traceparent,omitempty" doc:"of a server that sends traces: what spans of this work are below (W3C Trace Context)"`
 }
 
-func (l *lease) item() claimedItem {
+func (c *Cues) item(l *lease) claimedItem {
 	return claimedItem{
 		ExecutionID: l.id, CueID: l.cueID, CueName: l.cueName, Task: orNil(l.task), ScheduledFor: l.scheduledFor,
 		Payload: op.Object(*l.small), Attempt: l.attempts, LeaseToken: l.token, LeaseUntil: l.until, Criteria: op.Value(l.criteria),
+		Traceparent: c.traceparent(l.id, spanLease, l.attempts),
 	}
 }
 
@@ -123,7 +125,7 @@ type claimedOne struct {
 }
 
 func (c *Cues) one(l *lease) claimedOne {
-	return claimedOne{Claimed: true, LeaseSeconds: int64(c.Lease / time.Second), claimedItem: l.item()}
+	return claimedOne{Claimed: true, LeaseSeconds: int64(c.Lease / time.Second), claimedItem: c.item(l)}
 }
 
 // claimOutput has either shape: with `max` the list alone, without it all the rest.
@@ -140,6 +142,7 @@ type claimOutput struct {
 	LeaseToken   string         `json:"lease_token,omitempty" doc:"send it with the heartbeats and the outcome of this execution"`
 	LeaseUntil   *op.Time       `json:"lease_until,omitempty"`
 	Criteria     op.Value       `json:"exit_criteria,omitempty" doc:"of a fire that gave them: what to check before reporting"`
+	Traceparent  string         `json:"traceparent,omitempty" doc:"of a server that sends traces: what spans of this work are below (W3C Trace Context)"`
 	Executions   *[]claimedItem `json:"executions,omitempty" doc:"with max: what was taken, possibly nothing"`
 }
 
@@ -147,6 +150,7 @@ func (o claimedOne) output() claimOutput {
 	return claimOutput{
 		Claimed: o.Claimed, LeaseSeconds: o.LeaseSeconds, ExecutionID: o.ExecutionID, CueID: o.CueID, CueName: &o.CueName, Task: &o.Task,
 		ScheduledFor: &o.ScheduledFor, Payload: o.Payload, Attempt: o.Attempt, LeaseToken: o.LeaseToken, LeaseUntil: &o.LeaseUntil, Criteria: o.Criteria,
+		Traceparent: o.Traceparent,
 	}
 }
 
@@ -169,7 +173,7 @@ func (c *Cues) claimOldest(ctx context.Context, in claimInput) (claimOutput, err
 	if in.Max.Set {
 		items := make([]claimedItem, len(cl.taken))
 		for i := range cl.taken {
-			items[i] = cl.taken[i].item()
+			items[i] = c.item(&cl.taken[i])
 		}
 		return claimOutput{Executions: &items}, nil
 	}

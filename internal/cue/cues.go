@@ -12,6 +12,7 @@ import (
 	"unstuck/internal/alert"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
+	"unstuck/internal/trace"
 	"unstuck/internal/webhook"
 )
 
@@ -23,11 +24,12 @@ type Options struct {
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // the one clock of the package; no SQL asks for the time
 
-	Lease          time.Duration                          // how long a claim or a heartbeat holds an execution; default 15 minutes
-	UnclaimedAfter time.Duration                          // an execution that nobody takes for so long is missed; default 15 minutes
-	BareLeaseMax   time.Duration                          // how long worker heartbeats renew a lease taken without a token; default 2 hours
-	Callbacks      webhook.Policy                         // which addresses may be called
-	Observe        func(class string, late time.Duration) // hears of every attempt, and how long after its moment it began; nil for nobody
+	Lease          time.Duration  // how long a claim or a heartbeat holds an execution; default 15 minutes
+	UnclaimedAfter time.Duration  // an execution that nobody takes for so long is missed; default 15 minutes
+	BareLeaseMax   time.Duration  // how long worker heartbeats renew a lease taken without a token; default 2 hours
+	Callbacks      webhook.Policy // which addresses may be called
+	Observe        Observer       // hears what happened; nil for nobody
+	Trace          *trace.Tracer  // takes spans of executions; nil for none
 }
 
 // Cues is the state of the package: one per server. Its methods may be called from any goroutine.
@@ -62,6 +64,9 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 		if *d.set == 0 {
 			*d.set = d.def
 		}
+	}
+	if o.Observe == nil {
+		o.Observe = deaf{}
 	}
 	c := &Cues{Options: o}
 	c.alarm.open()
@@ -103,7 +108,9 @@ type CallStats struct {
 	Bytes    int64 // that these take, about
 	InFlight int   // requests on their way
 	Doubtful int   // of those, to callbacks that were slow or have not answered yet
-	Resting  int   // callbacks that failed several times in a row and are not called for a while
+	Resting  int   // callbacks that failed several times in a row and are not called for a while,
+	Trying   int   // those whose rest is over and that have not answered since,
+	Closed   int   // and all others that are remembered
 }
 
 // Calls says what is on its way to callbacks.
@@ -111,7 +118,7 @@ func (c *Cues) Calls(ctx context.Context) (s CallStats) {
 	s.Memory, s.Bytes = c.courier.lanes.filled()
 	if p, ok := c.courier.post.(*postbox); ok {
 		t := p.stats()
-		s.InFlight, s.Doubtful, s.Resting = t.InFlight, t.Doubtful, t.Resting
+		s.InFlight, s.Doubtful, s.Resting, s.Trying, s.Closed = t.InFlight, t.Doubtful, t.Open, t.Resting-t.Open, t.Endpoints-t.Resting
 	}
 	_ = c.DB.View(ctx, func(tx *db.Tx) error { return tx.Row(sqlQueued).Scan(&s.Queued) }) // without it the rest still says something
 	return s

@@ -61,6 +61,8 @@ func (c *Cues) decide(tx *db.Tx, fs []firing, now op.Time, to *parcel) (n int, e
 		over := v.cut(room[f.workspace])
 		room[f.workspace] -= int64(len(v.fire))
 		f.fires = int64(len(v.fire))
+		c.sawSettled(tx, endSkipped, over.count+v.skipped.count)
+		c.sawSettled(tx, endCoalesced, v.merged.count)
 		if over.count > 0 {
 			if entries, err = skipForPlan(tx, entries, f, over, now); err != nil {
 				return 0, err
@@ -119,6 +121,7 @@ func (c *Cues) insertFired(tx *db.Tx, all []fired, now op.Time, to *parcel) erro
 		}
 		to.keep()
 	})
+	c.sawFired(tx, all)
 	return sums.save(tx)
 }
 

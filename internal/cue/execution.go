@@ -158,6 +158,7 @@ func (c *Cues) insertExecution(tx *db.Tx, es ...*execution) error {
 			}
 		})
 	}
+	c.sawMade(tx, es)
 	return sums.save(tx)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -119,11 +120,15 @@ func (p *postbox) request(j *job) (*webhook.Job, error) {
 		to = homeURL(j.workspace, to)
 		mask(cb.Headers) // what arrives there is shown to keys that may not know them
 	}
+	header := http.Header{
+		"X-CueAPI-Cue-Id": {j.cueID}, "X-CueAPI-Execution-Id": {j.id}, "X-CueAPI-Scheduled-For": {due}, "X-CueAPI-Attempt": {attempt},
+	}
+	if p.c.Trace != nil {
+		header[traceparent] = []string{p.c.traceparent(j.id, spanAttempt, j.attempt)}
+		maps.DeleteFunc(cb.Headers, func(name, _ string) bool { return strings.EqualFold(name, traceparent) })
+	}
 	return &webhook.Job{
-		ID: j.id, Workspace: j.workspace, Method: cb.Method, URL: to, Body: body, Secrets: secrets,
-		Header: http.Header{
-			"X-CueAPI-Cue-Id": {j.cueID}, "X-CueAPI-Execution-Id": {j.id}, "X-CueAPI-Scheduled-For": {due}, "X-CueAPI-Attempt": {attempt},
-		},
+		ID: j.id, Workspace: j.workspace, Method: cb.Method, URL: to, Body: body, Secrets: secrets, Header: header,
 		Custom: cb.Headers, Timeout: time.Duration(j.timeout) * time.Second, Skip: j.cancelled.Load,
 	}, nil
 }
@@ -145,7 +150,7 @@ func (p *postbox) done(all []webhook.Result) {
 }
 
 func (p *postbox) result(res *webhook.Result) *result {
-	r := &result{began: op.TimeOf(res.Began), httpStatus: res.Status, message: res.Message, retryAfter: res.Wait, again: res.Again}
+	r := &result{began: op.TimeOf(res.Began), took: res.Took, httpStatus: res.Status, message: res.Message, retryAfter: res.Wait, again: res.Again}
 	switch {
 	case res.Class == webhook.Unsent:
 		r.back = true

@@ -56,7 +56,7 @@ func (c *Cues) giveUp(tx *db.Tx, h *held, now op.Time) (status string, err error
 	}
 	sums := tally{}
 	if e.attempts < e.maxAttempts {
-		status, err = statusPending, c.offerAgain(tx, sums, e, fmt.Sprintf("Worker %s gave it back; offered again", e.worker), now)
+		status, err = statusPending, c.offerAgain(tx, sums, e, leaseReleased, fmt.Sprintf("Worker %s gave it back; offered again", e.worker), now)
 	} else {
 		message := fmt.Sprintf("Worker %s gave it back; it was attempt %d of %d", e.worker, e.attempts, e.maxAttempts)
 		status, err = statusFailed, c.endUnreported(tx, sums, e, statusFailed, message, now)

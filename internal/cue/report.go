@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
@@ -150,11 +151,12 @@ type recording struct {
 	tx    *db.Tx
 	now   op.Time
 	sums  tally
-	ran   map[string]int64  // reports by cue, of those that recur
-	links []link            // not yet written
-	next  []string          // executions whose success fires another cue
-	good  map[string]string // by cue: an execution that succeeded
-	bad   []string          // executions that failed, or lack their evidence
+	ran   map[string]int64    // reports by cue, of those that recur
+	links []link              // not yet written
+	next  []string            // executions whose success fires another cue
+	good  map[string]string   // by cue: an execution that succeeded
+	bad   []string            // executions that failed, or lack their evidence
+	ended map[string][]string // executions that ended, by status
 }
 
 // take decides about one report and stores it. A refusal goes into the report; an error ends the transaction.
@@ -234,6 +236,7 @@ func (b *recording) store(r *report, h *held) error {
 	if err != nil {
 		return fmt.Errorf("store the outcome of execution %s: %w", h.id, err)
 	}
+	b.saw(h, status)
 	b.count(h, status, s.Success)
 	h.outcomeState, h.status, h.first = r.state, status, r.raw
 	switch r.state {
@@ -253,6 +256,20 @@ func (r *report) lacks(h *held) {
 	if r.missing = nil; r.state == verificationFailed {
 		r.missing = policyOf(h.verification).missing(&r.said.proof)
 	}
+}
+
+// saw notes what a report does to its execution: it ends it, or says later how it went.
+func (b *recording) saw(h *held, status string) {
+	if !h.decides() || slices.Contains([]string{statusFailed, statusMissed, statusOutcomeTimeout}, h.status) {
+		if b.c.Trace != nil {
+			b.tx.AfterCommit(func() { b.c.traceOutcome(h.id, b.now) })
+		}
+		return
+	}
+	if b.ended == nil {
+		b.ended = map[string][]string{}
+	}
+	b.ended[status] = append(b.ended[status], h.id)
 }
 
 func (b *recording) count(h *held, status string, success bool) {
@@ -280,6 +297,11 @@ func (b *recording) save() error {
 func (b *recording) saveAll() error {
 	if err := saveReports(b.tx, b.links, b.now); err != nil {
 		return err
+	}
+	for status, ids := range b.ended {
+		if err := b.c.sawEnds(b.tx, status, b.now, ids...); err != nil {
+			return err
+		}
 	}
 	ids, counts := make([]string, 0, len(b.ran)), make([]int64, 0, len(b.ran))
 	for id, n := range b.ran {

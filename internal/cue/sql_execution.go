@@ -221,3 +221,7 @@ const (
 		FROM (SELECT deadline FROM executions WHERE deadline IS NOT NULL ORDER BY deadline LIMIT ?2) AS f`
 	sqlWorkersActive = `SELECT count(*), coalesce(max(last_heartbeat), 0) FROM workers WHERE last_heartbeat > ?1`
 )
+
+// sqlTraced reads what spans need to know of executions.
+const sqlTraced = `SELECT e.id, e.workspace_id, e.cue_id, c.name, e.transport, e.triggered_by, e.scheduled_for, e.updated_at, e.attempts,
+	e.status, e.claimed_at, e.claimed_worker, e.replayed_from, e.chain_parent` + executionsAndCues + `WHERE e.id IN @list(?1)`

@@ -82,8 +82,9 @@ func (c *Cues) sweepSome(tx *db.Tx, now op.Time) error {
 		case e.status != statusDelivering:
 			err = c.endUnreported(tx, sums, e, statusMissed, unclaimedMessage, now)
 		case e.attempts < e.maxAttempts:
-			err = c.offerAgain(tx, sums, e, fmt.Sprintf("The lease of worker %s ended without a report; offered again", e.worker), now)
+			err = c.offerAgain(tx, sums, e, leaseExpired, fmt.Sprintf("The lease of worker %s ended without a report; offered again", e.worker), now)
 		default:
+			tx.AfterCommit(c.Observe.LeaseEnded)
 			message := fmt.Sprintf("The lease of worker %s ended without a report; it was attempt %d of %d", e.worker, e.attempts, e.maxAttempts)
 			err = c.endUnreported(tx, sums, e, statusFailed, message, now)
 		}
@@ -107,7 +108,10 @@ func (c *Cues) lostCall(tx *db.Tx, sums tally, e ending, now op.Time) error {
 }
 
 // offerAgain lets other workers take an execution that one had begun; the message says why.
-func (c *Cues) offerAgain(tx *db.Tx, sums tally, e ending, message string, now op.Time) error {
+func (c *Cues) offerAgain(tx *db.Tx, sums tally, e ending, how, message string, now op.Time) error {
+	if err := c.sawLeaseEnd(tx, e.id, how, now); err != nil {
+		return err
+	}
 	if _, err := tx.Exec(sqlOfferAgain, e.id, now, message, in(now, c.UnclaimedAfter)); err != nil {
 		return fmt.Errorf("offer execution %s again: %w", e.id, err)
 	}
@@ -120,6 +124,9 @@ func (c *Cues) offerAgain(tx *db.Tx, sums tally, e ending, message string, now o
 func (c *Cues) endUnreported(tx *db.Tx, sums tally, e ending, status, message string, now op.Time) error {
 	if _, err := tx.Exec(sqlEndUnreported, e.id, status, message, now); err != nil {
 		return fmt.Errorf("end execution %s as %s: %w", e.id, status, err)
+	}
+	if err := c.sawEnds(tx, status, now, e.id); err != nil {
+		return err
 	}
 	sums.moved(e.workspace, e.status, status)
 	sums.add(e.workspace, countFailed(e.createdAt), 1)

@@ -90,8 +90,10 @@ func (c *Cues) settle(tx *db.Tx, q *cue, now op.Time, deleted bool) (moment op.T
 	switch {
 	case due.count == 0:
 	case q.status == paused:
+		c.sawSettled(tx, endSkipped, due.count)
 		err = writeLedger(tx, []entry{{q.id, q.version, due, endSkipped, reasonPaused}}, now)
 	case deleted:
+		c.sawSettled(tx, endSkipped, due.count)
 		err = writeLedger(tx, []entry{{q.id, q.version, due, endSkipped, reasonDeleted}}, now)
 	default:
 		var n int

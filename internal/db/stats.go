@@ -1,6 +1,7 @@
 package db
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -83,4 +84,14 @@ func (h *Histogram) add(v float64) {
 func (h Histogram) copy() Histogram {
 	h.Counts = append([]uint64(nil), h.Counts...)
 	return h
+}
+
+// Size is how many bytes the database takes, without its write-ahead log.
+func (d *DB) Size(ctx context.Context) (n int64, err error) {
+	query := "SELECT c.page_count * s.page_size FROM pragma_page_count AS c, pragma_page_size AS s"
+	if d.Postgres() {
+		query = "SELECT pg_database_size(current_database())"
+	}
+	err = d.View(ctx, func(tx *Tx) error { return tx.Row(query).Scan(&n) })
+	return n, err
 }

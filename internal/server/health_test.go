@@ -128,6 +128,7 @@ func TestHealthCountsCalls(t *testing.T) {
 func TestStatusDown(t *testing.T) {
 	t.Parallel()
 	f := newFull(t)
+	f.Drain()
 	f.fill()
 	r := f.Do("", "GET /status", nil)
 	if r.Status != 503 || r.Str("status") != "down" || r.Str("reason") != "sqlite unreachable" || r.Code() != "down" || r.JSON["detail"] == nil {

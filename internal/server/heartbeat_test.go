@@ -82,7 +82,9 @@ func TestHeartbeat(t *testing.T) {
 func TestHeartbeatRuns(t *testing.T) {
 	t.Parallel()
 	w := newWatcher(t)
-	s := testkit.New(t, "", func(o *server.Settings) { o.HeartbeatURL = strings.Replace(w.URL, "http:", "https:", 1) + "/s3cret-uuid" })
+	s := testkit.New(t, "", func(o *server.Settings) {
+		o.HeartbeatURL = strings.Replace(w.URL, "http:", "https:", 1) + "/s3cret-uuid"
+	})
 	read := func() string {
 		r, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/metrics", http.NoBody)
 		if err != nil {

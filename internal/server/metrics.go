@@ -4,15 +4,18 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"unstuck/internal/cron"
 	"unstuck/internal/cue"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
+	"unstuck/internal/trace"
 )
 
 // metrics answers Prometheus. It wants a key that holds usage:read (in Prometheus: authorization.credentials), except in
@@ -41,45 +44,55 @@ func (s *Server) metrics() http.Handler {
 
 // register declares the product's own figures; those of the database and the scheduler are read when they are asked for.
 func (s *Server) register(reg *prometheus.Registry) {
-	reg.MustRegister(s.meter.calls, s.meter.seconds, s.meter.attempts, s.meter.late, &callbacks{s.cues}, s.heart.calls)
+	reg.MustRegister(s.meter.calls, s.meter.seconds, &callbacks{s.cues}, s.heart.calls, &store{s.db}, &backlog{s})
+	reg.MustRegister(s.meter.observed.all()...)
 	counter := func(name, help string, fn func(db.Stats) float64) {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return fn(s.db.Stats()) }))
 	}
 	gauge := func(name, help string, fn func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, fn))
 	}
-	counter("unstuck_db_commits_total", "Durable commits; each answers all callers that waited.", func(t db.Stats) float64 { return float64(t.Commit.Count) })
-	counter("unstuck_db_commit_seconds_total", "Time spent in durable commits.", func(t db.Stats) float64 { return t.Commit.Sum })
-	counter("unstuck_db_updates_total", "Callers answered by those commits.", func(t db.Stats) float64 { return t.Callers.Sum })
 	counter("unstuck_db_reruns_total", "Batches that ran again.", func(t db.Stats) float64 { return float64(t.Reruns) })
 	counter("unstuck_db_unknown_commits_total", "Commits that failed with an unknown fate.", func(t db.Stats) float64 { return float64(t.Unknown) })
 	gauge("unstuck_db_waiting", "Updates that wait for their turn.", func() float64 { return float64(s.db.Stats().Waiting) })
 	gauge("unstuck_heartbeat_last_seconds", "When UNSTUCK_HEARTBEAT_URL last answered well, in seconds since 1970; 0 for never.", s.heart.lastSeconds)
-	gauge("unstuck_scheduler_last_look_seconds", "When the scheduler last looked for due work, in seconds since 1970.", func() float64 {
-		return float64(s.cues.Pulse().At.UnixMilli()) / 1000
+	gauge("unstuck_scheduler_last_look_timestamp_seconds", "When the scheduler last looked for due work, in seconds since 1970; 0 before the first time.", func() float64 {
+		if at := s.cues.Pulse().At; !at.IsZero() {
+			return float64(at.UnixMilli()) / 1000
+		}
+		return 0
 	})
+	for i, how := range []string{"sent", "dropped"} {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "unstuck_trace_spans_total", Help: "Spans of traces that were sent, or dropped because the receiver did not take them.", ConstLabels: prometheus.Labels{"result": how},
+		}, func() float64 {
+			sent, dropped := s.tracer.Stats()
+			return float64([]uint64{sent, dropped}[i])
+		}))
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "unstuck_build_info", Help: "Always 1; its labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": Version, "goversion": runtime.Version(), "database": s.engine(), "tzdata": cron.Version},
+	})
+	info.Set(1)
+	reg.MustRegister(info)
 }
 
 // meter is a guard that counts what goes through the guard behind it.
 type meter struct {
 	op.Guard
+	*observed
 	calls   *prometheus.CounterVec
 	seconds prometheus.Histogram
 	now     func() time.Time
-
-	attempts *prometheus.CounterVec // at callbacks
-	late     prometheus.Histogram
+	tracer  *trace.Tracer // nil without traces
 }
 
-func newMeter(g op.Guard, now func() time.Time) *meter {
+func newMeter(g op.Guard, now func() time.Time, tracer *trace.Tracer) *meter {
 	return &meter{
-		Guard:   g,
+		Guard: g, now: now, tracer: tracer, observed: newObserved(),
 		calls:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_calls_total", Help: "Calls by operation and code of their answer; ok for success."}, []string{"operation", "code"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "unstuck_call_seconds", Help: "How long calls took.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
-		now:     now,
-
-		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_callback_attempts_total", Help: "Calls of callbacks by class: delivered, rejected (4xx), failed (5xx, no connection, no answer in time), gone (410), refused (address not allowed)."}, []string{"class"}),
-		late:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "unstuck_callback_late_seconds", Help: "How long after its moment a call began.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10)}),
 	}
 }
 
@@ -91,27 +104,29 @@ func (m *meter) Done(ctx context.Context, c *op.Call, err *op.Error) {
 		code = err.Code.Name
 	}
 	m.calls.WithLabelValues(c.Name, code).Inc()
-	m.seconds.Observe(m.now().Sub(c.Began).Seconds())
-}
-
-// attempt counts a call of a callback that has ended.
-func (m *meter) attempt(class string, late time.Duration) {
-	m.attempts.WithLabelValues(class).Inc()
-	m.late.Observe(late.Seconds())
+	ended := m.now()
+	m.seconds.Observe(ended.Sub(c.Began).Seconds())
+	if m.tracer != nil {
+		traceCall(m.tracer, c, err, ended)
+	}
 }
 
 // callbacks reads what is on its way to callbacks when it is asked for.
 type callbacks struct{ cues *cue.Cues }
 
-func callbackGauges() [6]*prometheus.Desc {
+func callbackGauges() [8]*prometheus.Desc {
 	gauge := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
-	return [6]*prometheus.Desc{
+	breaker := func(state string) *prometheus.Desc {
+		return prometheus.NewDesc("unstuck_callback_endpoints", "Callbacks that were called lately, by their breaker: closed, open (it failed several times in a row and is not called for a while) or half_open (one call tries whether it answers again).",
+			nil, prometheus.Labels{"breaker": state})
+	}
+	return [8]*prometheus.Desc{
 		gauge("unstuck_callback_queued", "Executions that wait to be called, now or later; counted up to 100,000."),
 		gauge("unstuck_callback_memory_executions", "Executions that wait for their turn in memory, are on their way, or have a result that is not stored yet."),
 		gauge("unstuck_callback_memory_bytes", "What these take, about."),
 		gauge("unstuck_callback_in_flight", "Requests that are on their way."),
 		gauge("unstuck_callback_in_flight_doubtful", "Of those, to callbacks that were slow or have not answered yet."),
-		gauge("unstuck_callback_resting", "Callbacks whose breaker is open: they failed several times in a row and are not called for a while."),
+		breaker("open"), breaker("half_open"), breaker("closed"),
 	}
 }
 
@@ -127,7 +142,7 @@ func (c *callbacks) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	s := c.cues.Calls(ctx)
-	for i, v := range [6]float64{float64(s.Queued), float64(s.Memory), float64(s.Bytes), float64(s.InFlight), float64(s.Doubtful), float64(s.Resting)} {
+	for i, v := range [8]float64{float64(s.Queued), float64(s.Memory), float64(s.Bytes), float64(s.InFlight), float64(s.Doubtful), float64(s.Resting), float64(s.Trying), float64(s.Closed)} {
 		to <- prometheus.MustNewConstMetric(callbackGauges()[i], prometheus.GaugeValue, v)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 	"unstuck/internal/rest"
+	"unstuck/internal/trace"
 )
 
 // Deps are what a server gets from outside.
@@ -42,6 +43,7 @@ type Server struct {
 	alerts  *alert.Alerts
 	cues    *cue.Cues
 	meter   *meter
+	tracer  *trace.Tracer // nil without traces
 	heart   *heart
 	set     *op.Set
 	handler http.Handler
@@ -84,7 +86,7 @@ func Open(ctx context.Context, settings Settings, deps Deps) (*Server, error) {
 	}
 	s := &Server{Settings: settings, deps: deps, db: d, opened: deps.Now()}
 	if err := s.build(ctx); err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -102,11 +104,14 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.meter, s.heart = newMeter(s.access, s.deps.Now), newHeart(s.Settings)
+	if s.tracer, err = trace.Open(s.Traces, s.deps.Log); err != nil {
+		return err
+	}
+	s.meter, s.heart = newMeter(s.access, s.deps.Now, s.tracer), newHeart(s.Settings)
 	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Now: s.deps.Now, URL: s.Public()})
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Alerts: s.alerts, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
-		Callbacks: s.Callbacks(), Observe: s.meter.attempt,
+		Callbacks: s.Callbacks(), Observe: s.meter, Trace: s.tracer,
 	})
 	if err != nil {
 		return err
@@ -187,7 +192,15 @@ func (s *Server) Duties(ctx context.Context) error {
 }
 
 // Close ends the server after its duties have ended.
-func (s *Server) Close() error { return s.db.Close() }
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushWithin)
+	defer cancel()
+	s.tracer.Close(ctx)
+	return s.db.Close()
+}
+
+// flushWithin is how long the last traces may take at a stop.
+const flushWithin = 3 * time.Second
 
 // stoppedAt is the note of when the server stopped, for the next start.
 const stoppedAt = "stopped_at"

@@ -397,8 +397,8 @@ func TestMetrics(t *testing.T) {
 	s.Clock.Add(time.Minute)
 	s.Drain()
 	r := s.Must(s.Key("read-only"), "GET /metrics", nil)
-	for _, name := range []string{"unstuck_calls_total{", "unstuck_call_seconds_count", "unstuck_db_commits_total", "unstuck_scheduler_last_look_seconds",
-		`unstuck_callback_attempts_total{class="delivered"} 1`, "unstuck_callback_late_seconds_count 1", "unstuck_callback_queued 0", "unstuck_callback_memory_executions 0", "unstuck_callback_resting 0"} {
+	for _, name := range []string{"unstuck_calls_total{", "unstuck_call_seconds_count", "unstuck_db_commit_seconds_count", "unstuck_scheduler_last_look_timestamp_seconds",
+		`unstuck_callback_attempts_total{class="delivered"} 1`, "unstuck_callback_late_seconds_count 1", "unstuck_callback_queued 0", "unstuck_callback_memory_executions 0", `unstuck_callback_endpoints{breaker="closed"} 1`} {
 		if !strings.Contains(string(r.Body), name) {
 			t.Errorf("no %s", name)
 		}

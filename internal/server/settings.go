@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"unstuck/internal/disk"
+	"unstuck/internal/trace"
 	"unstuck/internal/webhook"
 )
 
@@ -51,6 +52,8 @@ type Settings struct {
 	Lease          time.Duration `env:"UNSTUCK_LEASE" flag:"lease" default:"15m" doc:"how long a claim or a heartbeat holds an execution"`
 	UnclaimedAfter time.Duration `env:"UNSTUCK_UNCLAIMED_AFTER" flag:"unclaimed-after" default:"15m" doc:"an execution that nobody takes for so long is missed"`
 	BareLeaseMax   time.Duration `env:"UNSTUCK_BARE_LEASE_MAX" flag:"bare-lease-max" default:"2h" doc:"how long worker heartbeats renew a lease that was taken without a token"`
+
+	Traces trace.Config // where traces go: OpenTelemetry's own variables, see trace.Variables
 }
 
 // Setting is one of the Settings, for whoever lists or reads them.
@@ -64,10 +67,11 @@ type Setting struct {
 // AllSettings lists the settings in the order of their declaration.
 func AllSettings() []Setting {
 	t := reflect.TypeFor[Settings]()
-	out := make([]Setting, t.NumField())
-	for i := range out {
-		f := t.Field(i)
-		out[i] = Setting{f.Tag.Get("env"), f.Tag.Get("flag"), f.Tag.Get("default"), f.Tag.Get("doc"), f.Tag.Get("secret") != "", f.Type.Kind(), i}
+	out := make([]Setting, 0, t.NumField())
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Tag != "" {
+			out = append(out, Setting{f.Tag.Get("env"), f.Tag.Get("flag"), f.Tag.Get("default"), f.Tag.Get("doc"), f.Tag.Get("secret") != "", f.Type.Kind(), i})
+		}
 	}
 	return out
 }
@@ -101,6 +105,10 @@ func ReadSettings(env func(string) (string, bool), flags map[string]string, home
 	}
 	if rest, ok := strings.CutPrefix(s.Data, "~/"); ok {
 		s.Data = filepath.Join(home, rest)
+	}
+	var err error
+	if s.Traces, err = trace.Read(env); err != nil {
+		faults = append(faults, err)
 	}
 	faults = append(faults, s.check()...)
 	return s, errors.Join(faults...)

@@ -128,14 +128,24 @@ type Stats struct {
 	Unreported   int // results that Done has not returned from
 	Endpoints    int // that are remembered
 	Resting      int // endpoints that are not called, or have not answered since
+	Open         int // of those, the ones whose rest is not over
 }
 
 // Stats says what the sender is doing, for metrics.
 func (s *Sender) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := &s.queue
+	q, now := &s.queue, time.Now()
+	open := 0
+	if q.resting > 0 {
+		for _, e := range q.endpoints {
+			if e.restUntil.After(now) {
+				open++
+			}
+		}
+	}
 	return Stats{
+		Open:    open,
 		Waiting: q.waiting, WaitingBytes: q.size, InFlight: q.inFlight[proven] + q.inFlight[doubtful], Doubtful: q.inFlight[doubtful],
 		Unreported: s.unreported, Endpoints: len(q.endpoints), Resting: q.resting,
 	}

@@ -137,6 +137,9 @@ func (w *worker) environment(e *execution, raw []byte, dir string) []string {
 	if len(raw) <= payloadMost {
 		both("PAYLOAD", "PAYLOAD", string(raw))
 	}
+	if e.Traceparent != "" {
+		vars = append(vars, "TRACEPARENT="+e.Traceparent)
+	}
 	return append(vars, "UNSTUCK_TASK="+e.Task, "UNSTUCK_ATTEMPT="+strconv.Itoa(e.Attempt), "UNSTUCK_SCHEDULED_FOR="+e.ScheduledFor)
 }
 

@@ -72,8 +72,8 @@ func passes(err error) bool {
 	}
 }
 
-// post calls the server and reads its answer.
-func (s *remote) post(ctx context.Context, limit time.Duration, path string, in, out any) (answered time.Time, err error) {
+// post calls the server and reads its answer. Headers come in pairs.
+func (s *remote) post(ctx context.Context, limit time.Duration, path string, in, out any, headers ...string) (answered time.Time, err error) {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return answered, fmt.Errorf("write the body: %w", err)
@@ -87,6 +87,9 @@ func (s *remote) post(ctx context.Context, limit time.Duration, path string, in,
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+s.key)
 	req.Header.Set("User-Agent", "unstuck-worker/"+s.version)
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	res, err := s.http.Do(req)
 	if err != nil {
 		var e *url.Error
@@ -133,6 +136,7 @@ type execution struct {
 	Payload      json.RawMessage `json:"payload"`
 	Token        string          `json:"lease_token"`
 	Until        time.Time       `json:"lease_until"`
+	Traceparent  string          `json:"traceparent"` // "" when the server sends no traces
 
 	lease time.Duration // how long it is held; 0 when that is not known
 }
@@ -186,7 +190,11 @@ func (s *remote) report(ctx context.Context, e *execution, o outcome) error {
 // about calls what concerns one execution.
 func (s *remote) about(ctx context.Context, e *execution, what string, in map[string]any) error {
 	in["worker_id"], in["lease_token"] = s.worker, e.Token
-	_, err := s.post(ctx, callTime, "/v1/executions/"+url.PathEscape(e.ID)+"/"+what, in, &struct{}{})
+	var headers []string
+	if e.Traceparent != "" {
+		headers = []string{"traceparent", e.Traceparent}
+	}
+	_, err := s.post(ctx, callTime, "/v1/executions/"+url.PathEscape(e.ID)+"/"+what, in, &struct{}{}, headers...)
 	return err
 }
 
