@@ -168,3 +168,16 @@ func onPlan(t *testing.T, dsn, plan string) (*testkit.Server, string) {
 	s := quick(t, dsn, behindProxy, func(o *server.Settings) { o.Register, o.RegisterPlan = "open", plan })
 	return s, s.Must("", "POST /v1/auth/register", obj{"email": "somebody@example.com"}).Str("api_key")
 }
+
+// TestRegisterAtOnce signs up with one address from many sides: one gets a key, and the others are told.
+func TestRegisterAtOnce(t *testing.T) {
+	t.Parallel()
+	pgtest.Each(t, func(t *testing.T, dsn string) {
+		t.Parallel()
+		s := quick(t, dsn, behindProxy, func(o *server.Settings) { o.Register = "open" })
+		register := func(int) (string, string, any) {
+			return "", "POST /v1/auth/register", obj{"email": "somebody@example.com"}
+		}
+		exactly(t, "one address", together(t, s, 20, register), 1, "duplicate_email", 19)
+	})
+}
