@@ -462,6 +462,11 @@ func showLedger(r *run, a *answer) error {
 			Manual        int64 `json:"manual_fire"`
 			Chain, Replay int64
 		}
+		Removed *struct {
+			Scheduled, Beside int64
+			At                time.Time
+			Sealed            bool
+		}
 		Entries []struct {
 			Ending, Reason string
 			First, Last    time.Time
@@ -498,6 +503,13 @@ func showLedger(r *run, a *answer) error {
 	}
 	if beside != "" {
 		r.print("Beside the schedule: %s", beside[2:])
+	}
+	if d := l.Removed; d != nil {
+		seal := "sealed"
+		if !d.Sealed {
+			seal = "the seal does NOT fit: somebody changed the database"
+		}
+		r.print("Kept no longer: %s executions of its schedule and %s others, the last removed on %s; %s", thousands(d.Scheduled), thousands(d.Beside), d.At.UTC().Format(layout), seal)
 	}
 	if len(l.Entries) > 0 {
 		t := newTable("FIRST (UTC)", "LAST (UTC)", "DUE TIMES", "ENDED AS", "BECAUSE")

@@ -28,6 +28,7 @@ type Options struct {
 	UnclaimedAfter time.Duration  // an execution that nobody takes for so long is missed; default 15 minutes
 	BareLeaseMax   time.Duration  // how long worker heartbeats renew a lease taken without a token; default 2 hours
 	Callbacks      webhook.Policy // which addresses may be called
+	RetainFor      time.Duration  // how long executions are kept after they last changed; default forever
 	Observe        Observer       // hears what happened; nil for nobody
 	Trace          *trace.Tracer  // takes spans of executions; nil for none
 }
@@ -45,6 +46,8 @@ type Cues struct {
 	signed  op.Time       // when the scheduler last noted that it is there; of its goroutine
 	courier courier       // what is on its way to callbacks
 	echo    sink          // of documents that were posted to try out webhooks
+
+	retention retention
 }
 
 // restartGrace is how long after a start a lease, or the time to claim, goes on at least: nobody could renew or claim while the
@@ -71,6 +74,7 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	c := &Cues{Options: o}
 	c.alarm.open()
 	c.courier.open()
+	c.retention.open()
 	c.noticed = make(chan struct{}, 1)
 	c.echo.now = c.Now
 	if err := c.DB.Update(ctx, func(tx *db.Tx) error { return c.relieve(tx, c.now()) }); err != nil {

@@ -9,13 +9,13 @@ import (
 
 // Endings of a due time, beside becoming an execution.
 const (
-	endFired     = "fired"     // of executions that were removed with their cue
+	endFired     = "fired"     // of executions that were removed, with their cue or by retention
 	endCoalesced = "coalesced" // merged into a later one that fired
 	endSkipped   = "skipped"
 	endMissed    = "missed" // could not be fired
 )
 
-// Why a due time was skipped.
+// Why a due time was skipped, merged, or is a row although it fired.
 const (
 	reasonPaused  = "paused"
 	reasonDeleted = "deleted"
@@ -23,6 +23,8 @@ const (
 	reasonPolicy  = "policy"     // the cue asks for missed due times to be skipped
 	reasonCap     = "replay_cap" // more were missed than are replayed
 	reasonLate    = "late"       // of those merged: the scheduler looked when the next was due already
+
+	reasonRetention = "retention" // of those fired: their executions are kept no longer
 )
 
 // entry is one row of the ledger: a run of due times of one version of a cue that did not become executions.

@@ -158,17 +158,17 @@ func newest(tx *db.Tx, w *db.Where, limit, offset int64) ([]execution, error) {
 }
 
 // loadExecution reads an execution that the caller may see; otherwise the answer is 404 execution_not_found.
-func loadExecution(tx *db.Tx, caller *access.Caller, id string) (*execution, error) {
+func (c *Cues) loadExecution(tx *db.Tx, caller *access.Caller, id string) (*execution, error) {
 	e := &execution{}
 	err := e.scan(tx.Row(sqlExecutions+" WHERE e.id = ?1", id))
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, noExecution()
+		return nil, c.noExecution()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read execution %s: %w", id, err)
 	}
 	if e.workspace != caller.Workspace() || !caller.SeesCue(e.cueID, e.cueName) {
-		return nil, noExecution()
+		return nil, c.noExecution()
 	}
 	return e, nil
 }
@@ -179,7 +179,7 @@ type executionID struct {
 
 func (c *Cues) getExecution(ctx context.Context, in executionID) (out executionObject, err error) {
 	err = c.DB.View(ctx, func(tx *db.Tx) error {
-		e, err := loadExecution(tx, c.caller(ctx), in.ID)
+		e, err := c.loadExecution(tx, c.caller(ctx), in.ID)
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func (c *Cues) heartbeat(ctx context.Context, in heartbeatInput) (out heartbeatO
 	caller, worker, token := c.caller(ctx), workerOf(in.Header, in.WorkerID), in.LeaseToken.Val
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
 		now := c.now()
-		h, err := loadHeld(tx, caller, in.ID)
+		h, err := c.loadHeld(tx, caller, in.ID)
 		if err != nil {
 			return err
 		}

@@ -23,20 +23,21 @@ type ledgerInput struct {
 // ledgerObject accounts for every due time of a cue in [from, to): expected is what its schedules name, worked out anew; the
 // others are what became of them, as it was written down. The two sides are equal, or the ledger does not close.
 type ledgerObject struct {
-	CueID     string        `json:"cue_id"`
-	Name      string        `json:"name" doc:"of a deleted cue, the last it had"`
-	From      op.Time       `json:"from"`
-	To        op.Time       `json:"to"`
-	Expected  int64         `json:"expected" doc:"due times that the schedules of the cue name"`
-	Fired     int64         `json:"fired" doc:"became an execution"`
-	Coalesced int64         `json:"coalesced" doc:"merged into a later one that fired"`
-	Skipped   int64         `json:"skipped"`
-	Missed    int64         `json:"missed" doc:"could not be fired"`
-	Pending   int64         `json:"pending" doc:"due this very moment and not decided yet"`
-	Closed    bool          `json:"closed" doc:"expected is the sum of the others"`
-	Beside    ledgerBeside  `json:"beside" doc:"executions of this time that no due time named; they are in none of the sums"`
-	Entries   []ledgerEntry `json:"entries" doc:"due times that did not become an execution that still exists, newest first"`
-	HasMore   bool          `json:"has_more" doc:"there are more entries than these"`
+	CueID     string         `json:"cue_id"`
+	Name      string         `json:"name" doc:"of a deleted cue, the last it had"`
+	From      op.Time        `json:"from"`
+	To        op.Time        `json:"to"`
+	Expected  int64          `json:"expected" doc:"due times that the schedules of the cue name"`
+	Fired     int64          `json:"fired" doc:"became an execution"`
+	Coalesced int64          `json:"coalesced" doc:"merged into a later one that fired"`
+	Skipped   int64          `json:"skipped"`
+	Missed    int64          `json:"missed" doc:"could not be fired"`
+	Pending   int64          `json:"pending" doc:"due this very moment and not decided yet"`
+	Closed    bool           `json:"closed" doc:"expected is the sum of the others"`
+	Beside    ledgerBeside   `json:"beside" doc:"executions of this time that no due time named; they are in none of the sums"`
+	Removed   *ledgerRemoved `json:"removed" doc:"executions of this cue that are kept no longer, at whatever time; null for none"`
+	Entries   []ledgerEntry  `json:"entries" doc:"due times that did not become an execution that still exists, newest first"`
+	HasMore   bool           `json:"has_more" doc:"there are more entries than these"`
 }
 
 // ledgerBeside counts executions that exist, by what made them.
@@ -49,7 +50,7 @@ type ledgerBeside struct {
 // ledgerEntry is a run of due times with one ending.
 type ledgerEntry struct {
 	Ending  string  `json:"ending" doc:"coalesced, skipped, missed; fired for executions that were removed"`
-	Reason  string  `json:"reason" doc:"late, paused, plan_limit, deleted; empty for fired"`
+	Reason  string  `json:"reason" doc:"late, paused, plan_limit, policy, replay_cap, deleted; of fired: retention, or empty when the cue was deleted"`
 	First   op.Time `json:"first"`
 	Last    op.Time `json:"last"`
 	Count   int64   `json:"count"`
@@ -71,6 +72,9 @@ func (c *Cues) ledger(ctx context.Context, in ledgerInput) (out ledgerObject, er
 		}
 		out, err = c.account(tx, id, from, max(from, to), decided)
 		out.Name = name
+		if err == nil {
+			out.Removed, err = c.removedOf(tx, id)
+		}
 		return err
 	})
 	if n := int(in.Limit); len(out.Entries) > n {

@@ -67,6 +67,8 @@ type modelCue struct {
 	webhook    bool
 	queued     []op.Time // of a webhook: from when its executions that were not delivered yet are to be
 	endings    map[op.Time]string
+	removed    []op.Time // fired, and kept no longer
+	beside     int64     // executions that no due time named, and that are kept no longer
 }
 
 var (
@@ -86,11 +88,7 @@ func newModel(rt *rapid.T, f *fixture) *model {
 }
 
 func (m *model) run() {
-	defer func() { // the next run starts without cues
-		m.f.sql("DELETE FROM cues")
-		m.f.sql("DELETE FROM executions")
-		m.f.sql("DELETE FROM counters")
-	}()
+	defer m.clear()
 	m.create(m.T)
 	m.Repeat(map[string]func(*rapid.T){
 		"create": m.create, "advance": m.advance, "outage": m.outage, "step back": m.stepBack, "settle": m.settle, "crash": m.crash,
@@ -100,6 +98,13 @@ func (m *model) run() {
 	})
 	m.settle(m.T)
 	m.check(m.T)
+}
+
+// clear is for the next run, which starts without cues.
+func (m *model) clear() {
+	for _, table := range []string{"cues", "executions", "evidence", "ledger", "counters"} {
+		m.f.sql("DELETE FROM " + table)
+	}
 }
 
 func (m *model) now() op.Time { return op.TimeOf(m.f.clock.Now()) }
@@ -393,7 +398,8 @@ func (c *modelCue) pending(t rapid.TB, upTo op.Time) []op.Time {
 // check holds the product against the model: what fired, the ledger over a random interval, and the next due time.
 func (m *model) check(t *rapid.T) {
 	for _, c := range m.cues {
-		fired := m.fired(t, c)
+		fired := append(m.fired(t, c), c.removed...)
+		slices.Sort(fired)
 		for at, ending := range c.endings {
 			if (ending == endFired) != slices.Contains(fired, at) {
 				t.Fatalf("cue %s: the due time %s should be %s; fired: %v", c.id, at, ending, fired)
@@ -475,6 +481,10 @@ func (m *model) checkLedger(t rapid.TB, c *modelCue, from, to op.Time) {
 		}
 		sum += want[name]
 	}
+	removed, _ := got["removed"].(map[string]any)
+	if n := int64(len(c.removed)); (n+c.beside == 0) != (removed == nil) || removed != nil && (removed["scheduled"] != float64(n) || removed["beside"] != float64(c.beside) || removed["sealed"] != true) {
+		t.Fatalf("removed of %s: %v, want %d and %d", c.id, removed, n, c.beside)
+	}
 	if got["expected"] != sum || got["closed"] != true {
 		t.Fatalf("ledger of %s does not close: %v", c.id, got)
 	}
@@ -488,7 +498,7 @@ func (m *model) checkWhy(t rapid.TB, c *modelCue) {
 	m.do(t, "cue.why", input{"id": c.id})
 	causes := map[string][]string{
 		endSkipped: {whyPaused, whyPlan, whyCatchUp}, endCoalesced: {whyDown, whyCatchUp},
-		endFired: {whyDone, whyWorking, whyNoWorker, whyNotTaken, whySilent, whyLease, whyFailed, whyDown},
+		endFired: {whyRemoved, whyToVerify, whyDone, whyWorking, whyNoWorker, whyNotTaken, whySilent, whyLease, whyFailed, whyDown},
 	}
 	for _, at := range slices.Backward(slices.Sorted(maps.Keys(c.endings))) {
 		if at > m.now() { // the clock stepped back

@@ -4,7 +4,7 @@ import "unstuck/internal/op"
 
 // Codes of executions and workers (CueAPI wire contract 2.4, 2.6).
 var (
-	ExecutionNotFound      = op.Code{Status: 404, Name: "execution_not_found", Doc: "There is no execution of this id that this key can see. List the executions to find the right id."}
+	ExecutionNotFound      = op.Code{Status: 404, Name: "execution_not_found", Doc: "There is no execution of this id that this key can see. It may be kept no longer. List the executions to find the right id."}
 	ConflictingFilters     = op.Code{Status: 400, Name: "conflicting_filters", Doc: "Two filters say the same thing in two ways. Send one of them."}
 	InvalidStatusIn        = op.Code{Status: 400, Name: "invalid_status_in", Doc: "The list of statuses is empty. Name at least one, or leave the filter out."}
 	ClaimFailed            = op.Code{Status: 409, Name: "claim_failed", Doc: "There is nothing to take, or somebody else has it. Ask again later; with max the answer is an empty list instead, and wait waits."}

@@ -27,7 +27,7 @@ func (c *Cues) release(ctx context.Context, in releaseInput) (out releaseOutput,
 	caller, worker := c.caller(ctx), workerOf(in.Header, in.WorkerID)
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
 		now := c.now()
-		h, err := loadHeld(tx, caller, in.ID)
+		h, err := c.loadHeld(tx, caller, in.ID)
 		if err != nil {
 			return err
 		}

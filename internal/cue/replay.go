@@ -27,7 +27,7 @@ func (c *Cues) replay(ctx context.Context, in executionID) (out replayOutput, er
 	caller := c.caller(ctx)
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
 		now := c.now()
-		old, err := loadExecution(tx, caller, in.ID)
+		old, err := c.loadExecution(tx, caller, in.ID)
 		if err != nil {
 			return err
 		}

@@ -68,22 +68,20 @@ func (h *held) visible(caller *access.Caller) bool {
 }
 
 // loadHeld reads an execution that the caller may see; otherwise the answer is 404 execution_not_found.
-func loadHeld(tx *db.Tx, caller *access.Caller, id string) (*held, error) {
+func (c *Cues) loadHeld(tx *db.Tx, caller *access.Caller, id string) (*held, error) {
 	h := &held{}
 	err := h.scan(tx.Row(sqlHeldByID, id))
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, noExecution()
+		return nil, c.noExecution()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read execution %s: %w", id, err)
 	}
 	if !h.visible(caller) {
-		return nil, noExecution()
+		return nil, c.noExecution()
 	}
 	return h, nil
 }
-
-func noExecution() error { return ExecutionNotFound.Msg("Execution not found") }
 
 // record stores what a worker says about an execution.
 func (c *Cues) record(ctx context.Context, r *report) error {
@@ -162,7 +160,7 @@ type recording struct {
 // take decides about one report and stores it. A refusal goes into the report; an error ends the transaction.
 func (b *recording) take(r *report, h *held) error {
 	if !h.visible(r.caller) {
-		r.refusal = noExecution()
+		r.refusal = b.c.noExecution()
 		return nil
 	}
 	if r.refusal = b.c.mayReport(h, r.caller, r.worker, b.now); r.refusal != nil {

@@ -136,7 +136,7 @@ func (c *Cues) addEvidence(ctx context.Context, in evidenceInput) (out evidenceO
 // loadReported reads an execution that has an outcome, to whose evidence the call may add.
 func (c *Cues) loadReported(tx *db.Tx, caller *access.Caller, in *evidenceInput, now op.Time) (*held, error) {
 	worker := workerOf(in.Header, in.WorkerID)
-	h, err := loadHeld(tx, caller, in.ID)
+	h, err := c.loadHeld(tx, caller, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +189,7 @@ type checkOutput struct {
 // checkEvidence holds an execution against its chain of evidence and shows the chain.
 func (c *Cues) checkEvidence(ctx context.Context, in executionID) (out checkOutput, err error) {
 	err = c.DB.View(ctx, func(tx *db.Tx) error {
-		e, err := loadExecution(tx, c.caller(ctx), in.ID)
+		e, err := c.loadExecution(tx, c.caller(ctx), in.ID)
 		if err != nil {
 			return err
 		}

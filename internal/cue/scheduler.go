@@ -101,7 +101,8 @@ func (c *Cues) Pulse() Pulse {
 	return c.pulse.last
 }
 
-// Run fires cues when they are due, calls callbacks, and ends waits and leases whose time is over, until ctx ends. Errors of the
+// Run fires cues when they are due, calls callbacks, ends waits and leases whose time is over, and removes old executions, until ctx
+// ends. Errors of the
 // database go to the log, and the next look tries again. When ctx ends, calls that are under way end first, within stopWithin, or
 // go back into their queue.
 func (c *Cues) Run(ctx context.Context) error {
@@ -110,6 +111,7 @@ func (c *Cues) Run(ctx context.Context) error {
 	defer stop()
 	firing.Go(func() { c.fireLoop(ctx) })
 	firing.Go(func() { c.sweepLoop(ctx) })
+	firing.Go(func() { c.retainLoop(ctx) })
 	calling.Go(func() { c.deliver(calls) })
 	firing.Wait()
 	stop() // only now does nothing new come to the sender
@@ -162,7 +164,7 @@ func (c *Cues) sweepLoop(ctx context.Context) {
 }
 
 // Settle does now all that Run would do by now: it fires what is due, ends waits and leases whose time is over, and calls
-// callbacks until nothing is due and every result is stored. Tests that turn the clock call it instead of waiting.
+// callbacks until nothing is due and every result is stored. Old executions it leaves to Retain. Tests that turn the clock call it instead of waiting.
 func (c *Cues) Settle(ctx context.Context) error {
 	if err := c.fireDue(ctx); err != nil {
 		return err

@@ -29,7 +29,7 @@ func (c *Cues) verify(ctx context.Context, in verifyInput) (out verifyOutput, er
 	caller, reason := c.caller(ctx), given(in.Reason)
 	cut(reason, reasonMost)
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
-		h, err := loadHeld(tx, caller, in.ID)
+		h, err := c.loadHeld(tx, caller, in.ID)
 		if err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ type pendingOutput struct {
 func (c *Cues) markPending(ctx context.Context, in executionID) (out pendingOutput, err error) {
 	caller := c.caller(ctx)
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
-		h, err := loadHeld(tx, caller, in.ID)
+		h, err := c.loadHeld(tx, caller, in.ID)
 		if err != nil {
 			if op.AsError(err).Code == ExecutionNotFound {
 				return op.NotFound.Msg("Not Found") // as in the contract, here alone

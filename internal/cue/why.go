@@ -17,6 +17,7 @@ import (
 // Causes: one word each for what "why" finds.
 const (
 	whyDone       = "done"
+	whyRemoved    = "removed"     // it fired; how that ended is kept no longer
 	whyWorking    = "working"     // it is under way
 	whyNotDue     = "not_due"     //
 	whyPaused     = "paused"      // or ended
@@ -51,7 +52,7 @@ type whyObject struct {
 	Name        string    `json:"name"`
 	At          *op.Time  `json:"at" doc:"the due time or moment that is explained"`
 	ExecutionID *string   `json:"execution_id" doc:"null when there is none"`
-	Cause       string    `json:"cause" doc:"done, working, not_due, paused, ended, plan_limit, catch_up, server_down, no_worker, not_taken, worker_silent, worker_key, lease_lost, callback_refused, callback_not_allowed, callback_off, callback_resting, outcome_timeout, outcome_failed, evidence_missing, outcome_rejected or verification_pending"`
+	Cause       string    `json:"cause" doc:"done, removed (it fired, and how that ended is kept no longer), working, not_due, paused, ended, plan_limit, catch_up, server_down, no_worker, not_taken, worker_silent, worker_key, lease_lost, callback_refused, callback_not_allowed, callback_off, callback_resting, outcome_timeout, outcome_failed, evidence_missing, outcome_rejected or verification_pending"`
 	Sentence    string    `json:"sentence" doc:"for people; times are UTC"`
 	Facts       []whyFact `json:"facts" doc:"what the sentence rests on, oldest first"`
 	Mend        []whyStep `json:"mend" doc:"commands that mend it"`
@@ -92,7 +93,7 @@ func (c *Cues) why(ctx context.Context, in whyInput) (whyObject, error) {
 // whyExecution explains how an execution stands.
 func (c *Cues) whyExecution(ctx context.Context, in executionID) (whyObject, error) {
 	return c.inquire(ctx, func(w *inquiry) error {
-		e, err := loadExecution(w.tx, w.caller, in.ID)
+		e, err := c.loadExecution(w.tx, w.caller, in.ID)
 		if err != nil {
 			return err
 		}
@@ -218,7 +219,7 @@ func (w *inquiry) lately() error {
 		}
 	}
 	if ran {
-		e, err := loadExecution(w.tx, w.caller, latest)
+		e, err := w.c.loadExecution(w.tx, w.caller, latest)
 		if err != nil {
 			return err
 		}
@@ -244,6 +245,9 @@ func (w *inquiry) versions(upTo op.Time) ([]version, error) {
 func (w *inquiry) notYet() error {
 	if w.q.nextRun == nil {
 		w.because(whyEnded, "%s is not due: no due time is left, and it never ran.", w.q.name)
+		if w.q.lastRun != nil {
+			w.because(whyRemoved, "%s is not due: no due time is left. It last ran at %s; how that ended is kept no longer. %s", w.q.name, w.when(*w.q.lastRun), w.c.keptNow())
+		}
 		return nil
 	}
 	w.out.At = w.q.nextRun
@@ -383,7 +387,7 @@ func (w *inquiry) dueTime(v version, at op.Time) error {
 		return err
 	}
 	if there {
-		e, err := loadExecution(w.tx, w.caller, id)
+		e, err := w.c.loadExecution(w.tx, w.caller, id)
 		if err != nil {
 			return err
 		}
@@ -432,7 +436,7 @@ func (w *inquiry) entry(e entry, at op.Time) error {
 		w.mend("to have the latest missed due time run from now on", "cues update %s --catch-up run_once_if_missed", w.name())
 		w.mend("what was skipped, now", "cues fire %s", w.name())
 	case e.ending == endFired:
-		w.because(whyDone, "%s was fired at %s; the execution was removed since.", w.q.name, w.when(at))
+		w.because(whyRemoved, "%s was fired at %s; how that ended is kept no longer. %s", w.q.name, w.when(at), w.c.keptNow())
 	default:
 		w.because(whyPaused, "%s was skipped at %s: %s.", w.q.name, w.when(at), strings.ReplaceAll(e.reason, "_", " "))
 	}

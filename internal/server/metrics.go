@@ -56,6 +56,15 @@ func (s *Server) register(reg *prometheus.Registry) {
 	counter("unstuck_db_unknown_commits_total", "Commits that failed with an unknown fate.", func(t db.Stats) float64 { return float64(t.Unknown) })
 	gauge("unstuck_db_waiting", "Updates that wait for their turn.", func() float64 { return float64(s.db.Stats().Waiting) })
 	gauge("unstuck_heartbeat_last_seconds", "When UNSTUCK_HEARTBEAT_URL last answered well, in seconds since 1970; 0 for never.", s.heart.lastSeconds)
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "unstuck_executions_removed_total", Help: "Executions that retention removed."}, func() float64 {
+		return float64(s.cues.Retained().Removed)
+	}))
+	gauge("unstuck_retention_done_timestamp_seconds", "When retention last had removed all that was old, in seconds since 1970; 0 before, and where executions are kept forever.", func() float64 {
+		if at := s.cues.Retained().Done; !at.IsZero() {
+			return float64(at.UnixMilli()) / 1000
+		}
+		return 0
+	})
 	gauge("unstuck_scheduler_last_look_timestamp_seconds", "When the scheduler last looked for due work, in seconds since 1970; 0 before the first time.", func() float64 {
 		if at := s.cues.Pulse().At; !at.IsZero() {
 			return float64(at.UnixMilli()) / 1000

@@ -111,7 +111,7 @@ func (s *Server) build(ctx context.Context) error {
 	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Now: s.deps.Now, URL: s.Public()})
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Alerts: s.alerts, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
-		Callbacks: s.Callbacks(), Observe: s.meter, Trace: s.tracer,
+		Callbacks: s.Callbacks(), RetainFor: s.RetentionDays.Duration(), Observe: s.meter, Trace: s.tracer,
 	})
 	if err != nil {
 		return err

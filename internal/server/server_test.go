@@ -58,6 +58,23 @@ func TestSettingsFaultsAtOnce(t *testing.T) {
 	}
 }
 
+// Days for which executions are kept: a number of them, or forever.
+func TestRetentionDays(t *testing.T) {
+	for text, want := range map[string]string{"": "forever", "forever": "forever", "0": "forever", "2": "2", "90": "90", "1": "", "-1": "", "90d": "", "36501": ""} {
+		flags := map[string]string{}
+		if text != "" {
+			flags["retention-days"] = text
+		}
+		s, err := server.ReadSettings(func(string) (string, bool) { return "", false }, flags, "/home/x")
+		if (err != nil) != (want == "") || err == nil && s.RetentionDays.String() != want {
+			t.Errorf("%q: %v %v", text, s.RetentionDays, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "from 2 to 36500; write 90, or forever") {
+			t.Error(err)
+		}
+	}
+}
+
 func TestFlagsWinOverEnvironment(t *testing.T) {
 	env := func(name string) (string, bool) { return "127.0.0.1:1", name == "UNSTUCK_LISTEN" }
 	s, err := server.ReadSettings(env, map[string]string{"listen": "127.0.0.1:2"}, "/home/x")

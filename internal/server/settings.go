@@ -51,9 +51,41 @@ type Settings struct {
 	LogLevel       string        `env:"UNSTUCK_LOG_LEVEL" flag:"log-level" default:"info" doc:"debug, info, warn or error"`
 	Lease          time.Duration `env:"UNSTUCK_LEASE" flag:"lease" default:"15m" doc:"how long a claim or a heartbeat holds an execution"`
 	UnclaimedAfter time.Duration `env:"UNSTUCK_UNCLAIMED_AFTER" flag:"unclaimed-after" default:"15m" doc:"an execution that nobody takes for so long is missed"`
+	RetentionDays  Days          `env:"UNSTUCK_RETENTION_DAYS" flag:"retention-days" default:"forever" doc:"how many days executions are kept after they last changed, at least 2; forever keeps all. What always stays: what has not ended, the latest three of every cue that goes on, the ledger"`
 	BareLeaseMax   time.Duration `env:"UNSTUCK_BARE_LEASE_MAX" flag:"bare-lease-max" default:"2h" doc:"how long worker heartbeats renew a lease that was taken without a token"`
 
 	Traces trace.Config // where traces go: OpenTelemetry's own variables, see trace.Variables
+}
+
+// Days is a number of days; 0 is without end.
+type Days int
+
+// forever is how Days without end are written. 0 means the same.
+const forever = "forever"
+
+// minDays keeps an execution longer than the idempotency key of its fire is remembered, which is a day.
+const minDays, maxDays = 2, 36_500
+
+// String implements fmt.Stringer.
+func (d Days) String() string {
+	if d == 0 {
+		return forever
+	}
+	return strconv.Itoa(int(d))
+}
+
+// Duration is the same as a duration; 0 is without end.
+func (d Days) Duration() time.Duration { return time.Duration(d) * 24 * time.Hour }
+
+func parseDays(text string) (Days, error) {
+	if text == forever {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n != 0 && (n < minDays || n > maxDays) {
+		return 0, fmt.Errorf("%q is no number of days from %d to %d; write 90, or %s", text, minDays, maxDays, forever)
+	}
+	return Days(n), nil
 }
 
 // Setting is one of the Settings, for whoever lists or reads them.
@@ -120,6 +152,12 @@ func set(v reflect.Value, text string) error {
 		d, err := time.ParseDuration(text)
 		if err != nil || d <= 0 {
 			return fmt.Errorf("%q is no duration; write 15m or 90s", text)
+		}
+		v.SetInt(int64(d))
+	case Days:
+		d, err := parseDays(text)
+		if err != nil {
+			return err
 		}
 		v.SetInt(int64(d))
 	case int:
