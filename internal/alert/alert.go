@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -31,10 +32,11 @@ const (
 	info    = "info"
 )
 
-// Options are what Open needs; all but URL are required.
+// Options are what Open needs. DB, Access and Now are required.
 type Options struct {
 	DB     *db.DB
 	Access *access.Access
+	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // the one clock of the package; no SQL asks for the time
 	URL    string           // the public address of the server, for links; "" for none
 }
@@ -44,8 +46,13 @@ type Alerts struct {
 	Options
 }
 
-// Open prepares the package on an open database. It starts nothing.
-func Open(o Options) *Alerts { return &Alerts{Options: o} }
+// Open prepares the package on an open database. It starts nothing; see WatchKeys.
+func Open(o Options) *Alerts {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Alerts{Options: o}
+}
 
 func (a *Alerts) now() op.Time { return op.TimeOf(a.Now()) }
 

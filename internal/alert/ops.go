@@ -49,7 +49,7 @@ type Object struct {
 	CueName        *string   `json:"cue_name" doc:"as it was then; null for an alert about a key"`
 	ExecutionID    *string   `json:"execution_id" doc:"the first that it is about; null for an alert about a key"`
 	KeyID          *string   `json:"key_id" doc:"null for an alert about a cue"`
-	AlertType      string    `json:"alert_type" doc:"consecutive_failures, missed_window, outcome_timeout, verification_failed, callback_disabled, or recovered: those of its cue are over"`
+	AlertType      string    `json:"alert_type" doc:"consecutive_failures, missed_window, outcome_timeout, verification_failed, callback_disabled, key_expiring, or recovered: those of its cue are over"`
 	Severity       string    `json:"severity" doc:"warning, or info for recovered"`
 	Title          string    `json:"title" doc:"one line for people; times are UTC"`
 	Text           string    `json:"text" doc:"the title, the facts behind it, and the commands that mend it; a webhook of Slack or Mattermost shows it"`
@@ -106,7 +106,7 @@ type list struct {
 const countMost = 10_000
 
 // types are those that can be asked for. CueAPI's documents have one of them in the singular too.
-var types = []string{Disabled, Failures, Missed, Timeout, Recovered, Unverified}
+var types = []string{Disabled, Failures, KeyExpiring, Missed, Timeout, Recovered, Unverified}
 
 const failureShort = "consecutive_failure"
 

@@ -62,6 +62,7 @@ func TestPlans(t *testing.T) {
 			{"alerts_open", sqlOpen, []any{[]string{"a", "b"}}},
 			{"alerts_", sqlClose, []any{"c", 1}},
 			{"alerts_", sqlEnd, []any{"c", 1}},
+			{"alerts_", sqlKeyOver, []any{"k", 1, 2}},
 			{"alerts_cue", sqlGone, []any{"ws", "c"}},
 			{"alerts", sqlAck, []any{"id", 1, "key"}},
 			{"alerts_cue", sqlAlerts + about.String() + sqlNewest + " LIMIT 20", about.Args},

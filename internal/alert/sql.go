@@ -24,4 +24,11 @@ const (
 	sqlClose = `UPDATE alerts SET recovered_at = ?2 WHERE cue_id = ?1 AND key_id = '' AND recovered_at IS NULL
 		AND (type <> 'callback_disabled' OR NOT EXISTS (SELECT 1 FROM cues c WHERE c.id = alerts.cue_id AND c.status = 'paused'))`
 	sqlEnd = `UPDATE alerts SET recovered_at = ?2 WHERE cue_id = ?1 AND key_id = '' AND recovered_at IS NULL`
+
+	// Ends of keys.
+	sqlEnds   = `SELECT key_id, old_secret, ends_at, step FROM key_ends`
+	sqlEndSet = `INSERT INTO key_ends (key_id, old_secret, ends_at, step) VALUES (?1, ?2, ?3, ?4)
+		ON CONFLICT (key_id, old_secret) DO UPDATE SET ends_at = excluded.ends_at, step = excluded.step`
+	sqlEndDrop = `DELETE FROM key_ends WHERE key_id = ?1 AND old_secret = ?2`
+	sqlKeyOver = `UPDATE alerts SET recovered_at = ?3 WHERE cue_id = '' AND key_id = ?1 AND type = 'key_expiring' AND recovered_at IS NULL AND (since = ?2 OR ?2 = 0)`
 )

@@ -107,7 +107,7 @@ func (d *door) openAlert(ctx context.Context) (string, error) {
 	if err != nil || len(page.Alerts) == 0 {
 		return "", err
 	}
-	text := page.Alerts[0].Title + ": unstuck alerts show " + eight(page.Alerts[0].ID)
+	text := page.Alerts[0].Title + ": unstuck alerts get " + eight(page.Alerts[0].ID)
 	if page.Total > 1 {
 		text += fmt.Sprintf("     (and %d more: unstuck alerts list --open)", page.Total-1)
 	}

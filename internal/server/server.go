@@ -108,7 +108,7 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.meter, s.heart = newMeter(s.access, s.deps.Now, s.tracer), newHeart(s.Settings)
-	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Now: s.deps.Now, URL: s.Public()})
+	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, URL: s.Public()})
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Alerts: s.alerts, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
 		Callbacks: s.Callbacks(), RetainFor: s.RetentionDays.Duration(), Observe: s.meter, Trace: s.tracer,
@@ -166,6 +166,9 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // Access and Cues are the parts, for tests and for the local socket.
 func (s *Server) Access() *access.Access { return s.access }
 
+// Alerts is the part that keeps what is wrong.
+func (s *Server) Alerts() *alert.Alerts { return s.alerts }
+
 // Cues is the part that schedules work.
 func (s *Server) Cues() *cue.Cues { return s.cues }
 
@@ -180,11 +183,12 @@ const heapFloor = 32 << 20
 func (s *Server) Duties(ctx context.Context) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
-	done := make(chan error, 3)
+	done := make(chan error, 4)
 	go func() { s.beatLoop(ctx); done <- nil }()
 	go func() { done <- s.cues.Run(ctx) }()
 	go func() { done <- s.access.Run(ctx) }()
-	err := errors.Join(<-done, <-done, <-done)
+	go func() { done <- s.alerts.WatchKeys(ctx) }()
+	err := errors.Join(<-done, <-done, <-done, <-done)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}
