@@ -10,7 +10,7 @@ import (
 
 // pages are those whose every sentence must be shown: one sentence a line, and behind it the tests that show it, "advice" for
 // what promises nothing, or in its text "(not yet)".
-var pages = []string{"api-keys.md", "what-a-key-can-do.md", "authentication.md", "security.md", "proxy.md", "webhooks.md", "workers.md", "worker-daemon.md", "alerts.md"}
+var pages = []string{"api-keys.md", "what-a-key-can-do.md", "authentication.md", "security.md", "proxy.md", "webhooks.md", "workers.md", "worker-daemon.md", "alerts.md", "monitoring.md"}
 
 var (
 	proof    = regexp.MustCompile(`<!-- (.+?) -->\s*$`)
