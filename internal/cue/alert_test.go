@@ -109,14 +109,25 @@ func TestAlertOfVerification(t *testing.T) {
 	})
 }
 
-// A callback that answers 410 raises an alert.
+// A callback that answers 410 raises an alert, which says how the cue is resumed, and of no pause where there is none.
 func TestAlertOfDisabledCallback(t *testing.T) {
 	sending(t, func(t *testing.T, f *fixture, r *receiver) {
 		r.says(func(w http.ResponseWriter, _ arrival) { w.WriteHeader(410) })
 		f.webhook("hook", r, input{"cron": "0 0 1 1 *"})
 		f.ok(f.admin, "cue.fire", input{"id": "hook"})
 		f.settle()
-		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alert.Disabled {
+		all := f.alerts(f.admin, nil)
+		if len(all) != 1 || all[0]["alert_type"] != alert.Disabled {
+			t.Fatalf("%v", all)
+		}
+		if text := all[0]["text"].(string); !strings.Contains(text, "so the cue was paused") || !strings.Contains(text, "unstuck cues resume hook") {
+			t.Errorf("%s", text)
+		}
+		f.clock.Advance(time.Second)
+		f.webhook("single", r, input{"schedule": input{"type": "once", "at": "2026-12-24T18:00:00Z"}})
+		f.ok(f.admin, "cue.fire", input{"id": "single"})
+		f.settle()
+		if all = f.alerts(f.admin, nil); len(all) != 2 || strings.Contains(all[0]["text"].(string), "paused") || strings.Contains(all[0]["text"].(string), "cues resume") {
 			t.Errorf("%v", all)
 		}
 	})

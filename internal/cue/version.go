@@ -192,17 +192,17 @@ func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
 	if err == nil && after.tell {
 		err = c.tellFailure(tx, execution, at)
 	}
-	if err == nil {
-		err = c.alertOn(tx, execution, true, at)
-	}
 	if err != nil {
 		return err
 	}
 	q, err := readCue(tx, sqlCueByID, cueID)
-	if err != nil || q == nil || q.status != active || q.kind != recurring {
+	if err == nil && q != nil && q.status == active && q.kind == recurring {
+		err = c.end(tx, cueID, paused, pausedGone+execution+": it wants no more calls. Resume the cue when it does.", at)
+	}
+	if err != nil {
 		return err
 	}
-	return c.end(tx, cueID, paused, pausedGone+execution+": it wants no more calls. Resume the cue when it does.", at)
+	return c.alertOn(tx, execution, true, at) // after the pause, so that it says how the cue is resumed
 }
 
 // pausedGone begins the reason of a pause after a 410.

@@ -116,7 +116,11 @@ func (w *inquiry) failed(e *execution) error {
 		w.fact(e.updatedAt, "%s", message)
 		return w.silentHolder(e)
 	case e.httpStatus != nil && *e.httpStatus == 410:
-		w.because(whyOff, "%s, due %s, failed because its callback answered 410: it wants no more calls, so the cue was paused.", w.q.name, when)
+		so := ", so the cue was paused"
+		if w.q.kind == once {
+			so = "" // a cue that ran once has nothing to pause
+		}
+		w.because(whyOff, "%s, due %s, failed because its callback answered 410: it wants no more calls%s.", w.q.name, when, so)
 		if w.q.status == paused {
 			w.mend("when the callback takes calls again", "cues resume %s", w.name())
 		}
