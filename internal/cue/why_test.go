@@ -234,6 +234,21 @@ func TestWhyOfKeys(t *testing.T) {
 	}
 }
 
+// A worker that was there a moment ago is not said to be there when its key has ended since.
+func TestWhyOfAKeyThatJustEnded(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		made := f.ok(f.admin, "key.create", input{"name": "night worker", "scope": "worker"})
+		f.cue("nightly", "0 0 1 1 *")
+		f.ok(made["key"].(string), "worker.heartbeat", input{"worker_id": "mac-mini"})
+		f.clock.Advance(time.Second)
+		f.ok(f.admin, "cue.fire", input{"id": "nightly"})
+		says(t, f.ok(f.admin, "cue.why", input{"id": "nightly"}), whyNotTaken, "nightly has waited since 10:01:41 today although a worker (mac-mini) was there: none took it.", "executions claimable")
+		f.clock.Advance(time.Second)
+		f.ok(f.admin, "key.revoke", input{"id": made["id"]})
+		says(t, f.ok(f.admin, "cue.why", input{"id": "nightly"}), whyKey, "nightly has waited since 10:01:41 today because its worker's key was revoked.", "keys create 'night worker' --scope worker")
+	})
+}
+
 // What callbacks do.
 func TestWhyOfCallbacks(t *testing.T) {
 	sending(t, func(t *testing.T, f *fixture, r *receiver) {

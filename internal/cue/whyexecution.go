@@ -221,11 +221,12 @@ func (w *inquiry) notTaken(e *execution, lead string) error {
 		return nil
 	}
 	silent := its.heard < in(e.scheduledFor, -workerActive)
-	if silent || its.heard > ended || its.heard < in(w.now, -workerActive) {
-		from := min(its.heard, in(e.scheduledFor, -24*time.Hour))
-		if blamed, err := w.blameKey(its, lead, from, ended); err != nil || blamed {
-			return err
-		}
+	since, from := op.Time(0), min(its.heard, in(e.scheduledFor, -24*time.Hour))
+	if !silent && its.heard <= ended && its.heard >= in(w.now, -workerActive) {
+		since, from = its.heard, w.now // it was there a moment ago: only what has kept its key out from then on can be the cause
+	}
+	if blamed, err := w.blameKey(its, lead, since, from, ended); err != nil || blamed {
+		return err
 	}
 	who := its
 	if last.heard > who.heard {
@@ -280,10 +281,10 @@ func choice(e *execution) string {
 	return ""
 }
 
-// blameKey finds out whether the key of a silent worker does not let it in, or did not between two moments.
-func (w *inquiry) blameKey(h seenWorker, lead string, from, to op.Time) (bool, error) {
+// blameKey finds out whether the key of a silent worker does not let it in, from since or later on, or did not between two moments.
+func (w *inquiry) blameKey(h seenWorker, lead string, since, from, to op.Time) (bool, error) {
 	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, h.key, "execution.claim", w.q.id, w.q.name, from, to)
-	if err != nil || s.Code == "" {
+	if err != nil || s.Code == "" || s.At < since {
 		return false, err
 	}
 	what, when := keyWords(s), ""
@@ -339,7 +340,7 @@ func (w *inquiry) silentHolder(e *execution) error {
 		return nil
 	}
 	before := w.out
-	blamed, err := w.blameKey(seenWorker{e.claimedWorker, e.claimedKey, deref(e.lastAttemptAt)}, "", deref(e.lastAttemptAt), w.now)
+	blamed, err := w.blameKey(seenWorker{e.claimedWorker, e.claimedKey, deref(e.lastAttemptAt)}, "", 0, deref(e.lastAttemptAt), w.now)
 	if blamed { // the lease is the cause, the key one of the facts
 		w.out.Cause, w.out.Sentence = before.Cause, strings.TrimSuffix(before.Sentence, ".")+"; its key did not let it in any more."
 	}
