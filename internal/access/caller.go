@@ -105,6 +105,16 @@ func (c *Caller) Recheck(ctx context.Context) error {
 	return c.permitted()
 }
 
+// Stands says whether Recheck would pass, without asking why not.
+func (c *Caller) Stands() bool {
+	perms, why := c.a.table.again(c.grant, c.a.now())
+	if !why.passes() {
+		return false
+	}
+	c.perms.Store(uint64(perms))
+	return c.permitted() == nil
+}
+
 // permitted is nil when the caller may make its call, as far as that can be told without an object.
 func (c *Caller) permitted() error {
 	if c.leaves() {

@@ -44,7 +44,18 @@ type Options struct {
 // Alerts is the state of the package: one per server. Its methods may be called from any goroutine.
 type Alerts struct {
 	Options
+	heard func(Raised)
 }
+
+// Raised is an alert that was raised, and stored.
+type Raised struct {
+	New
+	ID, Severity, Title string
+	At                  op.Time
+}
+
+// OnRaise has every alert told that is raised from now on, after its commit. It is called once, before the first is.
+func (a *Alerts) OnRaise(fn func(Raised)) { a.heard = fn }
 
 // Open prepares the package on an open database. It starts nothing; see WatchKeys.
 func Open(o Options) *Alerts {
@@ -98,10 +109,14 @@ func (a *Alerts) add(tx *db.Tx, n *New, severity string, w Words, now, recovered
 	if a.URL != "" {
 		w.Body += "\n" + a.URL + "/docs/help/alerts\n"
 	}
-	_, err := tx.Exec(sqlAdd, db.NewUUID(now.Std()), n.Workspace, n.CueID, n.CueName, n.ExecutionID, n.KeyID, n.Type, severity, w.Title, w.Body, n.Message,
+	id := db.NewUUID(now.Std())
+	_, err := tx.Exec(sqlAdd, id, n.Workspace, n.CueID, n.CueName, n.ExecutionID, n.KeyID, n.Type, severity, w.Title, w.Body, n.Message,
 		string(op.Marshal(n.Metadata)), n.Since, now, int64(recovered))
 	if err != nil {
 		return fmt.Errorf("raise an alert about %s%s: %w", n.CueID, n.KeyID, err)
+	}
+	if a.heard != nil {
+		tx.AfterCommit(func() { a.heard(Raised{New: *n, ID: id, Severity: severity, Title: w.Title, At: now}) })
 	}
 	return nil
 }

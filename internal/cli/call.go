@@ -52,6 +52,10 @@ func (d *door) callCommand() *cobra.Command {
 		if err := r.confirm(); err != nil {
 			return err
 		}
+		if o.Streams() {
+			d.flags.json = true
+			return watch(r)
+		}
 		a, err := r.call()
 		return firstErr(err, func() error { return r.raw(a) })
 	}

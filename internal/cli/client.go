@@ -51,6 +51,48 @@ func newClient(p place, plainHTTP bool) *client {
 
 // call runs one operation. A refusal of the server is a *refusal.
 func (c *client) call(ctx context.Context, o *op.Operation, in inputs) (*answer, error) {
+	req, err := c.request(ctx, o, in)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	status, body, requestID, err := c.send(req)
+	if err != nil {
+		return nil, err
+	}
+	a := &answer{status, body, time.Since(began)}
+	if status >= 300 {
+		return a, c.refused(o, a, requestID)
+	}
+	return a, nil
+}
+
+// open begins an operation that answers with a stream, which is to be closed. A refusal of the server is a *refusal.
+func (c *client) open(ctx context.Context, o *op.Operation, in inputs) (*http.Response, error) {
+	req, err := c.request(ctx, o, in)
+	if err != nil {
+		return nil, err
+	}
+	lasting := *c.http
+	lasting.Timeout = 0
+	introduce(req)
+	res, err := lasting.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		return res, nil
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	return nil, c.refused(o, &answer{status: res.StatusCode, body: body}, res.Header.Get("X-Request-Id"))
+}
+
+// request makes the request of an operation, with the key.
+func (c *client) request(ctx context.Context, o *op.Operation, in inputs) (*http.Request, error) {
 	req, err := newRequest(ctx, c.url, o, in)
 	if err != nil {
 		return nil, err
@@ -67,22 +109,12 @@ func (c *client) call(ctx context.Context, o *op.Operation, in inputs) (*answer,
 		}
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
-	began := time.Now()
-	status, body, requestID, err := c.send(req)
-	if err != nil {
-		return nil, err
-	}
-	a := &answer{status, body, time.Since(began)}
-	if status >= 300 {
-		return a, c.refused(o, a, requestID)
-	}
-	return a, nil
+	return req, nil
 }
 
 // send sends a request and reads its answer to the end.
 func (c *client) send(req *http.Request) (status int, body []byte, requestID string, err error) {
-	req.Header.Set("User-Agent", "unstuck-cli/"+server.Version)
-	req.Header.Set("X-Unstuck-Client", "cli")
+	introduce(req)
 	res, err := c.http.Do(req)
 	if err != nil {
 		return 0, nil, "", c.unreachable(err)
@@ -93,6 +125,12 @@ func (c *client) send(req *http.Request) (status int, body []byte, requestID str
 		return 0, nil, "", c.unreachable(err)
 	}
 	return res.StatusCode, body, res.Header.Get("X-Request-Id"), nil
+}
+
+// introduce says who calls.
+func introduce(req *http.Request) {
+	req.Header.Set("User-Agent", "unstuck-cli/"+server.Version)
+	req.Header.Set("X-Unstuck-Client", "cli")
 }
 
 // unreachable says in one sentence why a server did not answer.

@@ -89,6 +89,7 @@ var nouns = map[string]nounText{
 	"executions": {"work", "One due or fired time of a cue each: take work, report, verify, replay"},
 	"workers":    {"work", "Who takes work"},
 	"server":     {"server", "How the server is, and what runs there"},
+	"watch":      {"work", "What happens, as it happens"},
 	"usage":      {"work", "How much of the plan is used"},
 }
 

@@ -43,6 +43,10 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/v1/workers" {
 		answer = `{"workers":[{"worker_id":"laptop"}]}`
 	}
+	if r.URL.Path == "/v1/live" {
+		w.Header().Set("Content-Type", "text/event-stream")
+		answer = "event: end\ndata: {\"type\":\"end\",\"code\":\"time_over\"}\n\n"
+	}
 	_, _ = io.WriteString(w, answer)
 }
 

@@ -33,9 +33,12 @@ func executionWordings() map[string]wording {
 		"execution.verify":         {own: ownVerify, flags: map[string]string{"valid": hiddenFlag}, show: showVerified, like: []string{"executions verify 5f0c1b9e", "executions verify 5f0c1b9e --reject --reason 'the link is dead'"}},
 		"execution.mark_pending":   {show: showVerified},
 		"execution.replay":         {show: showReplayed},
-		"worker.list":              {show: showWorkers},
-		"worker.heartbeat":         {args: []string{"worker_id"}},
-		"worker.delete":            {refs: map[string]object{"worker_id": aWorker}, show: func(r *run, _ *answer) error { r.print("Deleted worker %s.", r.in["worker_id"]); return nil }},
+		"live.watch": {verb: "watch", top: true, do: watch, flags: map[string]string{"Last-Event-ID": hiddenFlag}, refs: map[string]object{"cue": aCue},
+			note: "Goes on by itself where the connection breaks, without missing or repeating anything. With --json each event is one line of JSON.",
+			like: []string{"watch", "watch --cue nightly-report", "watch --json | jq -r 'select(.type == \"outcome\") | .status'"}},
+		"worker.list":      {show: showWorkers},
+		"worker.heartbeat": {args: []string{"worker_id"}},
+		"worker.delete":    {refs: map[string]object{"worker_id": aWorker}, show: func(r *run, _ *answer) error { r.print("Deleted worker %s.", r.in["worker_id"]); return nil }},
 	}
 }
 

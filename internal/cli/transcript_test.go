@@ -5,12 +5,14 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +29,9 @@ import (
 //	$ wait 20s                       turns the clock, and does what is due
 //	$ width 90                       of the terminal
 //	$ mend 1                         runs the first command that the last answer names under "Mend it", as it stands there
+//	$ unstuck watch &                goes on while others run; only one at a time
+//	$ see 2                          waits until it has printed so many more lines, and shows them
+//	$ see end                        waits for its end, and shows the rest
 //	$ answer y                       what is typed at the next question; without it nobody is there to be asked
 //	[4]                              the exit code, when it is not 0
 //
@@ -73,6 +78,64 @@ type terminal struct {
 	typed string // the next answer; "" when there is nobody
 	last  string // what the last command printed to stdout
 	names *namer
+	aside *aside // what runs in the background
+}
+
+// aside is a command that runs while others do.
+type aside struct {
+	mu   sync.Mutex
+	more *sync.Cond
+	text string // what it printed and nobody has seen
+	over bool
+}
+
+func (a *aside) Write(b []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.text += string(b)
+	a.more.Broadcast()
+	return len(b), nil
+}
+
+// see waits for a number of lines, or the end, and is what was printed.
+func (a *aside) see(what string) string {
+	n, _ := strconv.Atoi(what)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for !a.over && (what == "end" || strings.Count(a.text, "\n") < n) {
+		a.more.Wait()
+	}
+	lines := strings.SplitAfter(a.text, "\n")
+	if what == "end" {
+		n = len(lines)
+	}
+	seen := strings.Join(lines[:n], "")
+	a.text = strings.TrimPrefix(a.text, seen)
+	return seen
+}
+
+// start runs a command in the background.
+func (term *terminal) start(line string) {
+	a := &aside{}
+	a.more = sync.NewCond(&a.mu)
+	term.aside = a
+	words := term.words(line)
+	env := maps.Clone(term.env)
+	ctx, cancel := context.WithCancel(context.Background())
+	term.t.Cleanup(cancel)
+	go func() {
+		code := Run(ctx, Env{
+			Getenv: func(name string) string { return env[name] }, Home: term.home, Stdin: strings.NewReader(""), Stdout: a, Stderr: a,
+			StdoutTTY: true, Width: term.width, Now: term.s.Clock.Now, Zone: berlin(term.t),
+		}, words[1:]...)
+		if code != 0 {
+			fmt.Fprintf(a, "[%d]\n", code)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.over = true
+		a.more.Broadcast()
+	}()
 }
 
 func newTerminal(t *testing.T) *terminal {
@@ -134,6 +197,13 @@ func (term *terminal) do(line string) string {
 	case "export":
 		name, value, _ := strings.Cut(rest, "=")
 		term.env[name] = term.expand(value)
+		return ""
+	}
+	if verb == "see" {
+		return term.aside.see(rest)
+	}
+	if aside, ok := strings.CutSuffix(line, " &"); ok {
+		term.start(aside)
 		return ""
 	}
 	if name, inner, ok := strings.Cut(line, "=$("); ok {

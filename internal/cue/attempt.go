@@ -179,16 +179,17 @@ func (s *settling) attempts(made []*result) error {
 	if err != nil {
 		return err
 	}
+	s.publish(made, nexts, stored)
 	var beside, replies []*result
 	var next []string
 	ended := map[string][]string{} // by status
 	for i, r := range made {
-		fires, ok := stored[r.id]
+		under, ok := stored[r.id]
 		if !ok {
 			beside = append(beside, r)
 			continue
 		}
-		if fires {
+		if under.fires {
 			next = append(next, r.id)
 		}
 		if nexts[i].final() {
@@ -221,9 +222,14 @@ func (s *settling) attempts(made []*result) error {
 	return s.c.fireNext(s.tx, next, s.now)
 }
 
-// update writes all in one statement and returns which executions still were under way, and of each whether its success is to fire
-// another cue.
-func (s *settling) update(made []*result, nexts []next) (map[string]bool, error) {
+// underWay is what a result finds of its execution.
+type underWay struct {
+	fires   bool   // its success is to fire another cue
+	cueName string // as it is now
+}
+
+// update writes all in one statement and returns which executions still were under way.
+func (s *settling) update(made []*result, nexts []next) (map[string]underWay, error) {
 	n := len(made)
 	ids, attempts, statuses, codes := make([]string, n), make([]int64, n), make([]string, n), make([]int64, n)
 	messages, bodies, good := make([]string, n), make([]string, n), make([]bool, n)
@@ -234,12 +240,12 @@ func (s *settling) update(made []*result, nexts []next) (map[string]bool, error)
 		began[i], deliver[i], deadlines[i], again[i] = r.began, nexts[i].deliverAt, nexts[i].deadline, r.again
 	}
 	rows, err := s.tx.Query(sqlAttempts, ids, attempts, statuses, codes, messages, bodies, truths(good), began, deliver, deadlines, s.now, truths(again))
-	stored := make(map[string]bool, n)
+	stored := make(map[string]underWay, n)
 	_, err = scanAll(rows, err, func(_ *struct{}, r scanner) error {
 		var id string
-		var fires bool
-		err := r.Scan(&id, &fires)
-		stored[id] = fires
+		var u underWay
+		err := r.Scan(&id, &u.fires, &u.cueName)
+		stored[id] = u
 		return err
 	})
 	if err != nil {

@@ -205,6 +205,16 @@ func (r *round) save() error {
 			}
 		}
 	}
+	r.c.publish(r.tx, func(say sayer) {
+		for to, leases := range r.given {
+			for i := range leases {
+				l := &leases[i]
+				say(l.workspace, LiveEvent{
+					Type: liveClaimed, At: r.now, CueID: l.cueID, CueName: l.cueName, ExecutionID: l.id, WorkerID: to.worker, Attempt: l.attempts, LeaseUntil: l.until,
+				})
+			}
+		}
+	})
 	for twin, first := range r.twins {
 		twin.taken = slices.Clone(first.taken) // each call reads the large payloads for itself
 	}
@@ -351,7 +361,7 @@ func (c *Cues) giveBack(ctx context.Context, leases []lease) error {
 	return c.DB.Update(ctx, func(tx *db.Tx) error {
 		sums := tally{}
 		for _, l := range leases {
-			if err := c.giveBackOne(tx, sums, l.workspace, l.id, l.token); err != nil {
+			if err := c.giveBackOne(tx, sums, &l.work, l.token); err != nil {
 				return err
 			}
 		}
@@ -359,14 +369,23 @@ func (c *Cues) giveBack(ctx context.Context, leases []lease) error {
 	})
 }
 
-func (c *Cues) giveBackOne(tx *db.Tx, sums tally, workspace, id, token string) error {
-	n, err := tx.Exec(sqlGiveBack, id, token, c.now(), in(c.now(), c.UnclaimedAfter))
+func (c *Cues) giveBackOne(tx *db.Tx, sums tally, w *work, token string) error {
+	now := c.now()
+	n, err := tx.Exec(sqlGiveBack, w.id, token, now, in(now, c.UnclaimedAfter))
 	if err != nil {
 		return fmt.Errorf("give an execution back: %w", err)
 	}
 	if n > 0 {
-		sums.moved(workspace, statusDelivering, statusPending)
-		tx.AfterCommit(func() { c.wake(workspace) })
+		sums.moved(w.workspace, statusDelivering, statusPending)
+		tx.AfterCommit(func() { c.wake(w.workspace) })
+		c.publish(tx, func(say sayer) {
+			say(w.workspace, LiveEvent{
+				Type: liveRetrying, At: now, CueID: w.cueID, CueName: w.cueName, ExecutionID: w.id, Status: statusPending, Error: untouchedMessage, RetryAt: now,
+			})
+		})
 	}
 	return nil
 }
+
+// untouchedMessage says why work is offered again that was taken and not begun.
+const untouchedMessage = "It was given back before work on it had begun"

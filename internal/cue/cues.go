@@ -11,6 +11,7 @@ import (
 	"unstuck/internal/access"
 	"unstuck/internal/alert"
 	"unstuck/internal/db"
+	"unstuck/internal/live"
 	"unstuck/internal/op"
 	"unstuck/internal/trace"
 	"unstuck/internal/webhook"
@@ -31,6 +32,7 @@ type Options struct {
 	RetainFor      time.Duration  // how long executions are kept after they last changed; default forever
 	Observe        Observer       // hears what happened; nil for nobody
 	Trace          *trace.Tracer  // takes spans of executions; nil for none
+	Live           *live.Feed     // what happens is told to those who watch; default: a feed of its own
 }
 
 // Cues is the state of the package: one per server. Its methods may be called from any goroutine.
@@ -46,6 +48,7 @@ type Cues struct {
 	signed  op.Time       // when the scheduler last noted that it is there; of its goroutine
 	courier courier       // what is on its way to callbacks
 	echo    sink          // of documents that were posted to try out webhooks
+	streams streams       // of those who watch
 
 	retention retention
 }
@@ -71,7 +74,11 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	if o.Observe == nil {
 		o.Observe = deaf{}
 	}
+	if o.Live == nil {
+		o.Live = live.New()
+	}
 	c := &Cues{Options: o}
+	c.Alerts.OnRaise(c.alerted)
 	c.alarm.open()
 	c.courier.open()
 	c.retention.open()

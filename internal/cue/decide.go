@@ -124,6 +124,7 @@ func (c *Cues) insertFired(tx *db.Tx, all []fired, now op.Time, to *parcel) erro
 		to.keep()
 	})
 	c.sawFired(tx, all)
+	c.publishFired(tx, all, now)
 	return sums.save(tx)
 }
 

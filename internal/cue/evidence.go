@@ -164,12 +164,17 @@ func (c *Cues) extend(tx *db.Tx, h *held, keyID, what string, b linkBody, at op.
 	if err != nil {
 		return fmt.Errorf("apply the evidence of execution %s: %w", h.id, err)
 	}
+	if h.outcomeState != b.State {
+		h.outcomeState = b.State
+		told := h.told(at)
+		c.publish(tx, func(say sayer) { say(h.workspace, told) })
+	}
 	if b.State == reportedSuccess || b.State == verifiedSuccess {
 		if err := c.recovered(tx, map[string]string{h.cueID: h.id}, at); err != nil {
 			return err
 		}
 	}
-	if h.outcomeState = b.State; !h.fires() {
+	if !h.fires() {
 		return nil
 	}
 	return c.fireNext(tx, []string{h.id}, at)

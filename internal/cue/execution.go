@@ -143,7 +143,7 @@ func (c *Cues) insertExecution(tx *db.Tx, es ...*execution) error {
 		row := tx.Row(sqlExecutionInsert, e.id, e.workspace, e.cueID, e.triggeredBy, e.firedBy, e.replayedFrom, e.scheduledFor,
 			e.status, e.task, e.agent, e.payload, e.verification, e.maxAttempts, e.deadline, e.createdAt, from, e.fireKey, e.fireBody,
 			e.chain.id, e.chain.parent, e.chain.depth, e.criteria)
-		if err := row.Scan(&e.transport, &e.endpoint); err != nil {
+		if err := row.Scan(&e.transport, &e.endpoint, &e.cueName); err != nil {
 			return fmt.Errorf("store an execution of %s: %w", e.cueID, err)
 		}
 		sums.created(e)
@@ -159,6 +159,7 @@ func (c *Cues) insertExecution(tx *db.Tx, es ...*execution) error {
 		})
 	}
 	c.sawMade(tx, es)
+	c.publishMade(tx, es)
 	return sums.save(tx)
 }
 

@@ -8,7 +8,7 @@ import (
 
 // Operations lists the whole outside of the package. It works on a nil-ish *Cues too: declaring touches nothing.
 func (c *Cues) Operations() []*op.Operation {
-	return slices.Concat(c.cueOperations(), c.executionOperations(), c.echoOperations(), []*op.Operation{c.usageOperation()})
+	return slices.Concat(c.cueOperations(), c.executionOperations(), c.echoOperations(), []*op.Operation{c.usageOperation(), c.liveOperation()})
 }
 
 func (c *Cues) cueOperations() []*op.Operation {
@@ -86,4 +86,16 @@ func (c *Cues) usageOperation() *op.Operation {
 		Needs: "usage:read", Effect: op.Read, May: "see usage",
 		Doc: "Show how much of the plan is used\nCues, executions of the running month in UTC, their outcomes, and calls of the last minute.",
 	}, c.getUsage)
+}
+
+func (c *Cues) liveOperation() *op.Operation {
+	return op.Define(op.Spec{
+		Name: "live.watch", Route: "GET /v1/live",
+		Needs: "executions:read", Effect: op.Read, Narrow: op.ByObject, May: "watch what happens",
+		Errors: []op.Code{CueNotFound, TooManyStreams},
+		Doc: "Watch what happens\nA stream of server-sent events: each has an `id`, an `event` that is its type, and JSON as `data`. It shows what the key may see, " +
+			"as its restrictions are at that moment, and ends within 100 ms when the key does, with an event `end` that says why. " +
+			"To go on after a broken connection, send the last id as `Last-Event-ID`; who missed more than the server remembers (4,096 events of the workspace, as long as somebody watches or did in the last 5 minutes) is told by an event `gap`. " +
+			"An `id` alone, every 15 seconds, is a sign of life. A key may have 10 streams open, a workspace 100. After an hour a stream ends and is opened again.",
+	}, c.watch)
 }

@@ -37,7 +37,8 @@ func (c *Cues) release(ctx context.Context, in releaseInput) (out releaseOutput,
 		out = releaseOutput{ExecutionID: h.id, Status: statusPending}
 		if !in.Begun.Or(true) {
 			sums := tally{}
-			if err := c.giveBackOne(tx, sums, h.workspace, h.id, h.leaseToken); err != nil {
+			w := &work{id: h.id, workspace: h.workspace, cueID: h.cueID, cueName: h.cueName}
+			if err := c.giveBackOne(tx, sums, w, h.leaseToken); err != nil {
 				return err
 			}
 			return sums.save(tx)

@@ -50,7 +50,9 @@ type held struct {
 	outcomeWithin                 *int64 // of webhooks; see outcomeBy
 	chains                        bool   // its success is to fire another cue, and has not
 
-	first string // raw of the report that was recorded in this transaction
+	// Of the report that was recorded in this transaction.
+	first   string // raw
+	message *string
 }
 
 func (h *held) scan(r scanner) error {
@@ -155,6 +157,7 @@ type recording struct {
 	good  map[string]string   // by cue: an execution that succeeded
 	bad   []string            // executions that failed, or lack their evidence
 	ended map[string][]string // executions that ended, by status
+	done  []*held             // whose outcome is known now
 }
 
 // take decides about one report and stores it. A refusal goes into the report; an error ends the transaction.
@@ -236,7 +239,8 @@ func (b *recording) store(r *report, h *held) error {
 	}
 	b.saw(h, status)
 	b.count(h, status, s.Success)
-	h.outcomeState, h.status, h.first = r.state, status, r.raw
+	h.outcomeState, h.status, h.first, h.outcomeSuccess = r.state, status, r.raw, &s.Success
+	h.message, b.done = s.Error, append(b.done, h)
 	switch r.state {
 	case reportedSuccess, verifiedSuccess:
 		b.good[h.cueID] = h.id
@@ -310,6 +314,11 @@ func (b *recording) saveAll() error {
 			return fmt.Errorf("note that cues ran: %w", err)
 		}
 	}
+	b.c.publish(b.tx, func(say sayer) {
+		for _, h := range b.done {
+			say(h.workspace, h.told(b.now))
+		}
+	})
 	if err := b.c.recovered(b.tx, b.good, b.now); err != nil {
 		return err
 	}

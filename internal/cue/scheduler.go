@@ -366,6 +366,7 @@ type firing struct {
 	next          op.Time // the due time after them; never for none
 
 	// As of the transaction that decides.
+	name                string
 	catchUp             string
 	transport, endpoint string
 	call                *call // of a webhook whose payload is small, else nil
@@ -407,7 +408,7 @@ func stillDue(tx *db.Tx, found []firing) ([]firing, error) {
 			return err
 		}
 		same := found[i-1]
-		same.catchUp, same.transport, same.endpoint = f.catchUp, f.transport, f.endpoint
+		same.name, same.catchUp, same.transport, same.endpoint = k.name, f.catchUp, f.transport, f.endpoint
 		if *f = same; payload != nil {
 			k.payload, f.call = *payload, k
 		}

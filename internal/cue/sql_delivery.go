@@ -47,7 +47,8 @@ const (
 		WHERE executions.id = r.id AND executions.status = 'delivering' AND executions.attempts = r.attempt - 1
 		RETURNING executions.id, CASE WHEN executions.status = 'success' AND executions.chained = ''
 			AND (executions.outcome_state IN ('reported_success', 'verified_success') OR executions.outcome_state = '' AND executions.verification IN ('', 'none'))
-			AND EXISTS (SELECT 1 FROM cues c WHERE c.id = executions.cue_id AND c.on_success_fire <> '') THEN 1 ELSE 0 END`
+			AND EXISTS (SELECT 1 FROM cues c WHERE c.id = executions.cue_id AND c.on_success_fire <> '') THEN 1 ELSE 0 END,
+			(SELECT c.name FROM cues c WHERE c.id = executions.cue_id)`
 	sqlAttemptsBeside = `UPDATE executions SET attempts = r.attempt, http_status = nullif(r.http, -1), response_body = nullif(r.body, ''),
 			last_attempt_at = r.began, callback = '', backoff = '', called = ''
 		FROM @rows(id TEXT ?1, attempt INTEGER ?2, http INTEGER ?3, body TEXT ?4, began INTEGER ?5) AS r

@@ -38,7 +38,7 @@ const sqlExecutionInsert = `INSERT INTO executions (id, workspace_id, cue_id, tr
 	CASE WHEN c.transport = 'worker' THEN CAST(?14 AS INTEGER) END, CAST(?15 AS INTEGER), CAST(?15 AS INTEGER), 0, '', '', '', '', 0,
 	'', '', '', 0, 0, 0, '',
 	c.endpoint, CASE WHEN c.transport = 'webhook' THEN CAST(?16 AS INTEGER) END, ` + snapshotColumns + `, 0, ?17, ?18, ?19, ?20, ?21, ?22
-	FROM cues c WHERE c.id = ?3 RETURNING transport, endpoint`
+	FROM cues c WHERE c.id = ?3 RETURNING transport, endpoint, (SELECT n.name FROM cues n WHERE n.id = ?3)`
 
 // The fire that had an idempotency key.
 const (
@@ -204,7 +204,8 @@ const (
 	sqlNextDeadline = `SELECT deadline FROM executions WHERE deadline IS NOT NULL ORDER BY deadline LIMIT 1`
 	sqlDeadlines    = `SELECT ` + endingColumns + ` FROM executions e WHERE e.deadline IS NOT NULL ORDER BY e.deadline LIMIT ?1`
 	sqlEnding       = `SELECT ` + endingColumns + ` FROM executions e WHERE e.id = ?1`
-	endingColumns   = `e.id, e.workspace_id, e.cue_id, e.status, e.transport, e.attempts, e.max_attempts, e.claimed_worker, e.created_at, e.deadline`
+	endingColumns   = `e.id, e.workspace_id, e.cue_id, e.status, e.transport, e.attempts, e.max_attempts, e.claimed_worker, e.created_at, e.deadline,
+		(SELECT c.name FROM cues c WHERE c.id = e.cue_id)`
 
 	sqlOfferAgain = `UPDATE executions SET status = 'pending', deadline = ?4, claimed_key = '', claimed_worker = '', claimed_at = NULL,
 		claim_request = '', lease_until = NULL, started_at = NULL, error_message = ?3, updated_at = ?2 WHERE id = ?1`

@@ -25,10 +25,11 @@ type ending struct {
 	attempts, maxAttempts        int64
 	worker                       string
 	createdAt, deadline          op.Time
+	cueName                      string
 }
 
 func (e *ending) scan(r scanner) error {
-	return r.Scan(&e.id, &e.workspace, &e.cueID, &e.status, &e.transport, &e.attempts, &e.maxAttempts, &e.worker, &e.createdAt, &e.deadline)
+	return r.Scan(&e.id, &e.workspace, &e.cueID, &e.status, &e.transport, &e.attempts, &e.maxAttempts, &e.worker, &e.createdAt, &e.deadline, &e.cueName)
 }
 
 // sweep ends what is over at a moment. An execution whose lease ran out is offered again, or has failed when it was handed out
@@ -117,6 +118,11 @@ func (c *Cues) offerAgain(tx *db.Tx, sums tally, e ending, how, message string, 
 	}
 	sums.moved(e.workspace, e.status, statusPending)
 	tx.AfterCommit(func() { c.wake(e.workspace) })
+	c.publish(tx, func(say sayer) {
+		say(e.workspace, LiveEvent{
+			Type: liveRetrying, At: now, CueID: e.cueID, CueName: e.cueName, ExecutionID: e.id, Status: statusPending, WorkerID: e.worker, Attempt: e.attempts, Error: message, RetryAt: now,
+		})
+	})
 	return nil
 }
 
@@ -130,6 +136,11 @@ func (c *Cues) endUnreported(tx *db.Tx, sums tally, e ending, status, message st
 	}
 	sums.moved(e.workspace, e.status, status)
 	sums.add(e.workspace, countFailed(e.createdAt), 1)
+	c.publish(tx, func(say sayer) {
+		say(e.workspace, LiveEvent{
+			Type: liveOutcome, At: now, CueID: e.cueID, CueName: e.cueName, ExecutionID: e.id, Status: status, WorkerID: e.worker, Attempt: e.attempts, Error: message,
+		})
+	})
 	runs := int64(1)
 	if e.transport != transportWorker { // its calls were counted when they ended
 		runs = 0

@@ -98,7 +98,7 @@ func (c *Cues) settle(tx *db.Tx, q *cue, now op.Time, deleted bool) (moment op.T
 	default:
 		var n int
 		n, err = c.decide(tx, []firing{{
-			id: q.id, workspace: q.workspace, version: q.version, sched: s, due: due, catchUp: q.catchUp, transport: q.transport, endpoint: q.endpoint,
+			id: q.id, name: q.name, workspace: q.workspace, version: q.version, sched: s, due: due, catchUp: q.catchUp, transport: q.transport, endpoint: q.endpoint,
 		}}, now, nil)
 		if q.firedCount += int64(n); n > 0 && err == nil {
 			_, err = tx.Exec(sqlCueExecutionsAdd, q.id, n)

@@ -43,11 +43,12 @@ type Request struct {
 	Answer   http.Header // what the headers of the answer are added to; nil: to a new one
 }
 
-// Response is what a door sends back. Exactly one of Body and Err is meaningful.
+// Response is what a door sends back. Exactly one of Body, Send and Err is meaningful.
 type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	Send   func(Sink) // of a Stream
 	Err    *Error
 }
 
@@ -159,12 +160,13 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 		c.Header = http.Header{}
 	}
 	ctx = context.WithValue(ctx, callKey{}, c)
-	body, err := s.run(ctx, c)
+	res := &Response{Status: o.Status, Header: c.Header}
+	err := s.run(ctx, c, res)
 	if err != nil && c.Late != nil && AsError(err).Code.Status < http.StatusInternalServerError {
 		err = c.Late
 	}
-	res := &Response{Status: o.Status, Header: c.Header, Body: body}
 	if err != nil {
+		res.Body, res.Send = nil, nil
 		if res.Err = AsError(err); o.Fails != nil {
 			res.Err = o.Fails(res.Err)
 		}
@@ -178,42 +180,50 @@ func (s *Set) Call(ctx context.Context, r *Request) *Response {
 	return res
 }
 
-// run takes a call through all checks and its operation; it answers the JSON of the output. A panic anywhere becomes an error.
-func (s *Set) run(ctx context.Context, c *Call) (body []byte, err error) {
+// run takes a call through all checks and its operation; the answer gets the JSON of the output, or its stream. A panic anywhere
+// becomes an error.
+func (s *Set) run(ctx context.Context, c *Call, res *Response) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			body, err = nil, Internal.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), internalText)
+			err = Internal.Wrap(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), internalText)
 		}
 	}()
 	if c.TooLarge {
-		return nil, tooLarge()
+		return tooLarge()
 	}
 	ctx, err = s.guard.Admit(ctx, c)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.fetch(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	doc, err := c.parseBody()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.guard.Permit(ctx, c); err != nil {
-		return nil, err
+		return err
 	}
 	if c.Confirm && c.Request.Header.Get("X-Confirm-Destructive") != "true" {
-		return nil, ConfirmationGone.Msg("This action is destructive. Set X-Confirm-Destructive: true header to confirm.")
+		return ConfirmationGone.Msg("This action is destructive. Set X-Confirm-Destructive: true header to confirm.")
 	}
 	in := reflect.New(c.In)
 	if err := c.decode(in.Elem(), doc, s.guard.Fault); err != nil {
-		return nil, err
+		return err
 	}
 	out, err := c.Operation.run(ctx, in.Interface())
-	if _, none := out.(None); none || err != nil {
-		return nil, err
+	if err != nil {
+		return err
 	}
-	return s.marshal(out), nil
+	switch out := out.(type) {
+	case None:
+	case streamed:
+		res.Send = out.sender()
+	default:
+		res.Body = s.marshal(out)
+	}
+	return nil
 }
 
 // fetch reads a body that the door has not read yet.

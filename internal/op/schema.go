@@ -142,8 +142,12 @@ func (o *Operation) FieldSchema(name string) *jsonschema.Schema {
 	return nil
 }
 
-// OutSchema describes the body of a successful answer; nil when there is none. Objects of exported types have their name as title.
+// OutSchema describes the body of a successful answer, or the data of one event of a stream; nil when there is none. Objects of
+// exported types have their name as title.
 func (o *Operation) OutSchema() *jsonschema.Schema {
+	if s, ok := reflect.Zero(o.Out).Interface().(streamed); ok {
+		return outSchema(s.event())
+	}
 	if o.Out == reflect.TypeFor[None]() {
 		return nil
 	}

@@ -148,6 +148,10 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string, res 
 		header["Access-Control-Expose-Headers"] = h.fixed.exposed
 	}
 	header["Cache-Control"] = h.fixed.noStore
+	if res.Send != nil {
+		h.stream(w, r, res, id)
+		return
+	}
 	status, body := res.Status, res.Body
 	if res.Err != nil {
 		status, body = res.Err.Code.Status, res.Err.Body(h.DocsBase, id)

@@ -56,6 +56,7 @@ func (s *Server) register(reg *prometheus.Registry) {
 	counter("unstuck_db_unknown_commits_total", "Commits that failed with an unknown fate.", func(t db.Stats) float64 { return float64(t.Unknown) })
 	gauge("unstuck_db_waiting", "Updates that wait for their turn.", func() float64 { return float64(s.db.Stats().Waiting) })
 	gauge("unstuck_heartbeat_last_seconds", "When UNSTUCK_HEARTBEAT_URL last answered well, in seconds since 1970; 0 for never.", s.heart.lastSeconds)
+	s.registerLive(reg)
 	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "unstuck_executions_removed_total", Help: "Executions that retention removed."}, func() float64 {
 		return float64(s.cues.Retained().Removed)
 	}))
@@ -85,6 +86,21 @@ func (s *Server) register(reg *prometheus.Registry) {
 	})
 	info.Set(1)
 	reg.MustRegister(info)
+}
+
+// registerLive declares the figures of the live feed.
+func (s *Server) registerLive(reg *prometheus.Registry) {
+	read := func(value func(cue.LiveStats) int64) func() float64 {
+		return func() float64 { return float64(value(s.cues.LiveStats())) }
+	}
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "unstuck_live_streams", Help: "Streams of the live feed that are open."},
+			read(func(t cue.LiveStats) int64 { return int64(t.Streams) })),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "unstuck_live_events_total", Help: "Events that were kept for those who watch."},
+			read(func(t cue.LiveStats) int64 { return t.Published })),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "unstuck_live_gaps_total", Help: "Times that somebody who watches was told that events are missing."},
+			read(func(t cue.LiveStats) int64 { return t.Gaps })),
+	)
 }
 
 // meter is a guard that counts what goes through the guard behind it.

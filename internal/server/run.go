@@ -157,6 +157,7 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener, log *slog.
 // stop ends the calls under way: those that wait are told at once, the others get their time. Then duties end and the rest of
 // memory is written.
 func (s *Server) stop(servers []*http.Server, cancelCalls, stopDuties context.CancelFunc, ended chan error) error {
+	s.cues.EndStreams()
 	within, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
 	hurry := time.AfterFunc(stopWithin/10, cancelCalls)

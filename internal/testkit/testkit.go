@@ -239,7 +239,7 @@ func (s *Server) Call(ctx context.Context, key, route string, body any, headers 
 	return Send(ctx, s.http.Client(), s.URL, key, route, body, headers...)
 }
 
-// Send makes a call to any server; see Do.
+// Send makes a call to any server; see Do. Of a stream of events only the beginning is awaited, and nothing is read.
 func Send(ctx context.Context, client *http.Client, base, key, route string, body any, headers ...string) (Reply, error) {
 	method, path, _ := strings.Cut(route, " ")
 	var in io.Reader
@@ -270,6 +270,9 @@ func Send(ctx context.Context, client *http.Client, base, key, route string, bod
 	}
 	defer res.Body.Close()
 	r := Reply{Status: res.StatusCode, Header: res.Header}
+	if res.Header.Get("Content-Type") == "text/event-stream" { // its end may be far
+		return r, nil
+	}
 	if r.Body, err = io.ReadAll(res.Body); err != nil {
 		return r, err
 	}
