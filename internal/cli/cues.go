@@ -12,11 +12,6 @@ import (
 	"unstuck/internal/cron"
 )
 
-// unbuilt are inputs of CueAPI that this version refuses; the command line does not offer them.
-var unbuilt = map[string]string{
-	"alerts": hiddenFlag,
-}
-
 // cueFlags hides the fields that own flags fill, beside those in `more`.
 func cueFlags(more map[string]string) map[string]string {
 	out := map[string]string{
@@ -24,7 +19,6 @@ func cueFlags(more map[string]string) map[string]string {
 		"cron": hiddenFlag, "at": hiddenFlag, "timezone": hiddenFlag, "callback_url": hiddenFlag, "worker": hiddenFlag, "status": hiddenFlag, "delivery": hiddenFlag,
 		"on_success_fire": "then",
 	}
-	maps.Copy(out, unbuilt)
 	maps.Copy(out, more)
 	return out
 }

@@ -13,9 +13,37 @@ import (
 )
 
 const (
-	failuresInARow = 3   // so many raise an alert
+	failuresInARow = 3   // so many raise an alert, unless the cue says otherwise
+	missesInARow   = 2   // so many misses, when the cue says something else about alerts (CueAPI wire contract 10.1); else the first
 	failuresMost   = 100 // further back they are not counted
 )
+
+// alertsInput says when alerts of a cue are raised (CueAPI wire contract 10.1).
+type alertsInput struct {
+	Failures op.Opt[int64] `json:"consecutive_failures" min:"1" max:"100" doc:"so many failures in a row; 3 when never given"`
+	Misses   op.Opt[int64] `json:"missed_window_multiplier" min:"1" max:"10" doc:"so many due times in a row that no worker took, so nothing ran for so many intervals; 2 when never given"`
+}
+
+// apply puts what was given over what is stored.
+func (a alertsInput) apply(q *cue) {
+	failures, misses := int64(failuresInARow), int64(missesInARow)
+	if q.alertFailures != nil {
+		failures, misses = *q.alertFailures, *q.alertMisses
+	}
+	q.alertFailures, q.alertMisses = ptr(a.Failures.Or(failures)), ptr(a.Misses.Or(misses))
+}
+
+type alertsObject struct {
+	Failures int64 `json:"consecutive_failures" doc:"so many failures in a row raise an alert"`
+	Misses   int64 `json:"missed_window_multiplier" doc:"so many due times in a row that no worker took raise one"`
+}
+
+func (q *cue) alertsObject() *alertsObject {
+	if q.alertFailures == nil {
+		return nil
+	}
+	return &alertsObject{*q.alertFailures, *q.alertMisses}
+}
 
 // alertOn raises the alert that an execution calls for which ended badly; none for a failure that is not one of several in a row. off
 // says that its callback wants no more calls.
@@ -41,7 +69,10 @@ func alertFor(tx *db.Tx, e *execution, off bool, n *alert.New) (run int, err err
 		n.Type, n.Message = alert.Unverified, fmt.Sprintf("Execution %s reported success but failed verification (required evidence missing).", e.id)
 		n.Metadata = map[string]any{"outcome_state": verificationFailed, "transport": e.transport}
 	case e.status == statusMissed:
-		run, err = inARow(tx, e.cueID, statusMissed)
+		_, most, fault := thresholds(tx, e.cueID)
+		if run, err = inARow(tx, e.cueID, statusMissed); fault != nil || err != nil || run < most {
+			return run, cmp.Or(fault, err)
+		}
 		n.Type, n.Message = alert.Missed, fmt.Sprintf("Execution %s of cue %s was missed: no worker took it in time.", e.id, e.cueID)
 		n.Metadata = map[string]any{"scheduled_for": e.scheduledFor}
 	case e.status == statusOutcomeTimeout:
@@ -51,12 +82,24 @@ func alertFor(tx *db.Tx, e *execution, off bool, n *alert.New) (run int, err err
 		n.Type, n.Message = alert.Disabled, fmt.Sprintf("The callback of cue %s answered 410: it wants no more calls.", e.cueID)
 		n.Metadata = map[string]any{"http_status": 410}
 	default:
-		if run, err = inARow(tx, e.cueID, ""); run >= failuresInARow {
+		most, _, fault := thresholds(tx, e.cueID)
+		if fault != nil {
+			return 0, fault
+		}
+		if run, err = inARow(tx, e.cueID, ""); run >= most {
 			n.Type, n.Message = alert.Failures, fmt.Sprintf("Cue %s has %d consecutive failed executions.", e.cueID, run)
 			n.Metadata = map[string]any{alert.Failures: run}
 		}
 	}
 	return run, err
+}
+
+// thresholds are how many failures in a row raise an alert about a cue, and how many misses.
+func thresholds(tx *db.Tx, cue string) (failures, misses int, err error) {
+	if err := tx.Row(sqlAlertAfter, cue, failuresInARow).Scan(&failures, &misses); err != nil {
+		return 0, 0, fmt.Errorf("read when alerts of cue %s are raised: %w", cue, err)
+	}
+	return failures, misses, nil
 }
 
 // inARow counts the latest executions of a cue that ended without a success between them; only those that ended so, unless it is "".
@@ -168,3 +211,5 @@ func (c *Cues) recovered(tx *db.Tx, good map[string]string, now op.Time) error {
 // sqlAlertRun is how the latest executions of a cue ended: "good", or their status.
 const sqlAlertRun = `SELECT CASE WHEN status = 'success' AND coalesce(outcome_success, 1) = 1 THEN 'good' ELSE status END
 	FROM executions WHERE cue_id = ?1 AND status IN ('success', 'failed', 'missed', 'outcome_timeout') ORDER BY created_at DESC, id DESC LIMIT ?2`
+
+const sqlAlertAfter = `SELECT coalesce(alert_failures, ?2), coalesce(alert_misses, 1) FROM cues WHERE id = ?1`

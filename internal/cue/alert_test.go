@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"unstuck/internal/alert"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // alerts are those that a filter lets through, newest first.
@@ -171,6 +173,44 @@ func TestAlertsSurviveACrash(t *testing.T) {
 		f.settle()
 		if all := f.alerts(f.admin, nil); len(all) != 2 || all[0]["alert_type"] != alert.Recovered || all[1]["recovered_at"] == nil {
 			t.Errorf("%v", all)
+		}
+	})
+}
+
+// A cue may say how many failures and misses in a row raise an alert. Its members are null until one is set, then the other is as in
+// CueAPI.
+func TestAlertThresholds(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		id := f.cue("c", "0 11,12,13,14 * * *")
+		if got := f.ok(f.admin, "cue.get", input{"id": id})["alerts"]; got != nil {
+			t.Errorf("%v", got)
+		}
+		for _, c := range []struct{ set, want input }{
+			{input{"consecutive_failures": 2}, input{"consecutive_failures": 2., "missed_window_multiplier": 2.}},
+			{input{"missed_window_multiplier": 3}, input{"consecutive_failures": 2., "missed_window_multiplier": 3.}},
+		} {
+			f.ok(f.admin, "cue.update", input{"id": id, "alerts": c.set})
+			if diff := cmp.Diff(map[string]any(c.want), f.ok(f.admin, "cue.get", input{"id": id})["alerts"]); diff != "" {
+				t.Error(diff)
+			}
+		}
+		f.run("c", false)
+		if n := len(f.alerts(f.admin, nil)); n != 0 {
+			t.Errorf("%d alerts after one failure", n)
+		}
+		f.run("c", false)
+		if all := f.alerts(f.admin, nil); len(all) != 1 || all[0]["alert_type"] != alert.Failures {
+			t.Errorf("%v", all)
+		}
+		f.run("c", true)
+		for i := range 3 {
+			f.clock.Set(epoch.Add(time.Duration(i+1) * time.Hour))
+			f.settle()
+			f.clock.Advance(16 * time.Minute)
+			f.settle()
+			if n := len(f.alerts(f.admin, input{"alert_type": alert.Missed})); n != i/2 {
+				t.Errorf("%d alerts after %d misses", n, i+1)
+			}
 		}
 	})
 }

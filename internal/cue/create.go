@@ -20,9 +20,6 @@ type createInput struct {
 	Timezone    op.Opt[string]  `json:"timezone" max:"50" doc:"of the short forms"`
 	CallbackURL op.Opt[string]  `json:"callback_url" format:"url" doc:"short for callback.url"`
 	Worker      op.Opt[bool]    `json:"worker" doc:"true is short for transport worker"`
-
-	// CueAPI's further field. It is named here so that it is refused, where other unknown fields are ignored.
-	Alerts op.Opt[op.Value] `json:"alerts" doc:"not part of this version"`
 }
 
 // unflatten turns the flat form into the nested one.
@@ -52,9 +49,6 @@ func (in *createInput) unflatten() error {
 
 // shape refuses what contradicts itself or asks for what this version does not have.
 func (in *createInput) shape() error {
-	if in.Alerts.Set {
-		return unbuilt("alerts")
-	}
 	if err := in.definition.shape(); err != nil {
 		return err
 	}

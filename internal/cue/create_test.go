@@ -100,7 +100,8 @@ func TestCreateRefuses(t *testing.T) {
 			{name: "no time", change: input{"delivery": input{"timeout_seconds": 0}}, status: 422, code: "validation_error", message: "body.delivery.timeout_seconds"},
 			{name: "too much time", change: input{"delivery": input{"outcome_deadline_seconds": 3601}}, status: 422, code: "validation_error", message: "body.delivery.outcome_deadline_seconds"},
 			{name: "a deadline that nothing waits for", change: input{"transport": "webhook", "callback": input{"url": "https://203.0.113.1/"}, "delivery": input{"outcome_deadline_seconds": 60, "outcome_by": "status"}}, status: 422, code: "validation_error", message: "a deadline goes with outcome_by report"},
-			{name: "alerts", change: input{"alerts": input{}}, status: 422, code: "validation_error", message: "alerts is not part of this version"},
+			{name: "no failures", change: input{"alerts": input{"consecutive_failures": 0}}, status: 422, code: "validation_error", message: "consecutive_failures"},
+			{name: "too many misses", change: input{"alerts": input{"missed_window_multiplier": 11}}, status: 422, code: "validation_error", message: "missed_window_multiplier"},
 			{name: "chain", change: input{"on_success_fire": "cue_abcdefghijkl"}, status: 422, code: "validation_error", message: "there is no cue \"cue_abcdefghijkl\" that this key can see"},
 			{name: "keys", change: input{"required_payload_keys": []string{""}}, status: 422, code: "validation_error", message: "a name has from 1 to 255 bytes"},
 		} {
@@ -135,7 +136,7 @@ func TestCreate(t *testing.T) {
 			`"next_run":"2026-11-23T10:05:00Z","last_run":null,"run_count":0,"fired_count":0,` +
 			`"on_failure":{"email":false,"webhook":null,"pause":true},"verification":{"mode":"manual"},"catch_up":"run_once_if_missed",` +
 			`"warning":"No active workers found. Start a worker to process this cue.",` +
-			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z","delivery":null,"require_payload_override":false,"required_payload_keys":null,"on_success_fire":null,"pause_reason":null}`
+			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z","delivery":null,"alerts":null,"require_payload_override":false,"required_payload_keys":null,"on_success_fire":null,"pause_reason":null}`
 		equalCue(t, f.send(f.admin, "cue.create", nil, nested), want)
 
 		flat := `{"name":"b","at":"2026-11-23T12:00:00+01:30","callback_url":null,"worker":true,"timezone":"Asia/Tokyo","payload":{},"description":null}`
@@ -144,7 +145,7 @@ func TestCreate(t *testing.T) {
 			`"callback":{"url":null,"method":"POST","headers":{}},"payload":{},"retry":{"max_attempts":3,"backoff_minutes":[1,5,15]},` +
 			`"next_run":"2026-11-23T10:30:00Z","last_run":null,"run_count":0,"fired_count":0,` +
 			`"on_failure":{"email":false,"webhook":null,"pause":false},"verification":null,"catch_up":"run_once_if_missed","warning":null,` +
-			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z","delivery":null,"require_payload_override":false,"required_payload_keys":null,"on_success_fire":null,"pause_reason":null}`
+			`"created_at":"2026-11-23T10:01:40Z","updated_at":"2026-11-23T10:01:40Z","delivery":null,"alerts":null,"require_payload_override":false,"required_payload_keys":null,"on_success_fire":null,"pause_reason":null}`
 		f.ok(f.admin, "worker.heartbeat", input{"worker_id": "w"})
 		equalCue(t, f.send(f.admin, "cue.create", nil, flat), want)
 

@@ -55,6 +55,8 @@ type cue struct {
 	changedBy           string // key id of whoever makes this version; "" for the server. Only for the version
 	failureWebhook      string // address that is told of failures; "" for none
 	onSuccess           string // id of the cue that a success fires; "" for none
+	alertFailures       *int64 // so many failures in a row raise an alert; nil when never set
+	alertMisses         *int64 // so many due times in a row that nobody took; nil when never set
 }
 
 // scan reads the columns of cueColumns or cueListed.
@@ -62,7 +64,7 @@ func (q *cue) scan(r scanner) error {
 	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.pauseReason, &q.transport, &q.kind, &q.cron, &q.at,
 		&q.timezone, &q.callback, &q.endpoint, &q.timeout, &q.outcomeWithin, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
 		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt,
-		&q.needs.override, &q.needs.keys, &q.onSuccess, &q.failureWebhook)
+		&q.needs.override, &q.needs.keys, &q.onSuccess, &q.failureWebhook, &q.alertFailures, &q.alertMisses)
 }
 
 // values are the columns of cueColumns as arguments, in the same order.
@@ -70,7 +72,7 @@ func (q *cue) values() []any {
 	return []any{q.id, q.workspace, q.name, q.description, q.status, q.pauseReason, q.transport, q.kind, q.cron, q.at,
 		q.timezone, q.callback, q.endpoint, q.timeout, q.outcomeWithin, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
 		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt,
-		q.needs.override, q.needs.keys, q.onSuccess, q.failureWebhook}
+		q.needs.override, q.needs.keys, q.onSuccess, q.failureWebhook, q.alertFailures, q.alertMisses}
 }
 
 // live says that the cue counts against the plan's number of cues.
@@ -175,6 +177,7 @@ type cueObject struct {
 	CreatedAt    op.Time         `json:"created_at"`
 	UpdatedAt    op.Time         `json:"updated_at"`
 	Delivery     *deliveryObject `json:"delivery" doc:"of webhooks; null when never set: 30 seconds, and a 2xx is done"`
+	Alerts       *alertsObject   `json:"alerts" doc:"when alerts are raised; null when never set: the third failure in a row, and the first miss"`
 	NeedsOver    bool            `json:"require_payload_override" doc:"a fire by hand must bring a payload_override"`
 	NeededKeys   []string        `json:"required_payload_keys" doc:"members that the payload of a fire by hand must have; null for none"`
 	OnSuccess    *string         `json:"on_success_fire" doc:"id of the cue that is fired when an execution of this one succeeds; null for none"`
@@ -230,7 +233,7 @@ func (q *cue) object() (cueObject, error) {
 		ID: q.id, Name: q.name, Description: q.description, Status: cueStatus(q.status), Transport: q.transport,
 		Schedule: q.scheduleObject(),
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
-		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
+		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), Alerts: q.alertsObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
 		OnFailure: onFailureObject{Pause: q.pauseOnFailure, Webhook: orNil(q.failureWebhook)}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
 		NeedsOver: q.needs.override, NeededKeys: q.needs.names(), OnSuccess: orNil(q.onSuccess),
 	}

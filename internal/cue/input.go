@@ -48,6 +48,7 @@ type definition struct {
 	Payload      op.Opt[op.Object]         `json:"payload" doc:"what the worker or the callback gets; its members task and agent choose the worker. It holds no API key of this server"`
 	Retry        op.Opt[retryInput]        `json:"retry"`
 	Delivery     op.Opt[deliveryInput]     `json:"delivery" doc:"of webhooks; members that are not given keep their values"`
+	Alerts       op.Opt[alertsInput]       `json:"alerts" doc:"when alerts are raised; members that are not given keep their values"`
 	OnFailure    op.Opt[onFailureInput]    `json:"on_failure"`
 	Verification op.Opt[verificationInput] `json:"verification"`
 	CatchUp      op.Opt[string]            `json:"catch_up" enum:"run_once_if_missed|skip_missed|replay_all_missed|replay_all" doc:"due times that were missed. run_once_if_missed: the latest fires, the others are merged into it; skip_missed: those late by more than a minute are skipped; replay_all_missed, or replay_all: each fires, the latest 100 of them"`
@@ -122,6 +123,9 @@ func (d *definition) apply(c *Cues, q *cue, now op.Time) error {
 		if err := d.Delivery.Val.apply(q); err != nil {
 			return err
 		}
+	}
+	if d.Alerts.Set {
+		d.Alerts.Val.apply(q)
 	}
 	if r := d.Retry.Val; d.Retry.Set {
 		q.maxAttempts, q.backoff = r.MaxAttempts, string(op.Marshal(r.BackoffMinutes))

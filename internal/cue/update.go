@@ -74,7 +74,7 @@ func (in *updateInput) given() []string {
 	}{
 		{"name", in.Name.Set}, {"description", in.Description.Set}, {"status", in.Status.Set}, {"schedule", in.Schedule.Set},
 		{"callback", in.Callback.Set}, {"payload", in.Payload.Set}, {"retry", in.Retry.Set}, {"on_failure", in.OnFailure.Set},
-		{"verification", in.Verification.Set}, {"catch_up", in.CatchUp.Set}, {"delivery", in.Delivery.Set},
+		{"verification", in.Verification.Set}, {"catch_up", in.CatchUp.Set}, {"delivery", in.Delivery.Set}, {"alerts", in.Alerts.Set},
 		{"require_payload_override", in.NeedsOver.Set}, {"required_payload_keys", in.NeededKeys.Set},
 		{"on_success_fire", in.OnSuccess.Set},
 	} {

@@ -111,7 +111,6 @@ func TestUpdateRefuses(t *testing.T) {
 			{input{"status": "completed"}, 422, "validation_error", "body.status: Value error, status must be 'active' or 'paused'"},
 			{input{"transport": "worker"}, 422, "validation_error", "body.transport: Extra inputs are not permitted"},
 			{input{"delivery": input{}}, 422, "validation_error", "workers pull the executions of this cue"},
-			{input{"alerts": nil}, 422, "validation_error", "body.alerts: Extra inputs are not permitted"},
 			{input{"schedule": input{"type": "recurring", "cron": "* * * * *", "tz": "UTC"}}, 422, "validation_error", "body.schedule.tz: Extra inputs are not permitted"},
 			{input{"schedule": input{"cron": "* * * * *"}}, 422, "validation_error", "body.schedule.type: Field required"},
 			{input{"schedule": input{"type": "sometimes"}}, 400, "invalid_schedule", "Schedule type must be"},
