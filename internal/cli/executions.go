@@ -30,6 +30,7 @@ func executionWordings() map[string]wording {
 		"execution.get":            {show: showExecution},
 		"execution.why":            {show: showWhy, like: []string{"executions why 8c41d0aa"}},
 		"execution.check_evidence": {show: showEvidenceChecked},
+		"execution.attest":         {like: []string{"executions attest 5f0c1b9e --session-token run-7"}},
 		"execution.verify":         {own: ownVerify, flags: map[string]string{"valid": hiddenFlag}, show: showVerified, like: []string{"executions verify 5f0c1b9e", "executions verify 5f0c1b9e --reject --reason 'the link is dead'"}},
 		"execution.mark_pending":   {show: showVerified},
 		"execution.replay":         {show: showReplayed},

@@ -101,6 +101,12 @@ func (c *Cues) executionOperations() []*op.Operation {
 			Doc:    "Put an outcome up for verification\nWhatever was said about it before, it now waits for somebody to verify it.",
 		}, c.markPending),
 		op.Define(op.Spec{
+			Name: "execution.attest", Route: "POST /v1/executions/{id}/live-claim",
+			Needs: "executions:report", Effect: op.Write, Narrow: op.ByObject, Unaudited: true, Open: true, Idempotent: true, May: "attest a live session",
+			Errors: []op.Code{ExecutionNotFound, AlreadyAttested},
+			Doc:    "Attest that a live session works on an execution\nThe first session stands; the same one gets the same answer again. Nothing else depends on it.",
+		}, c.attest),
+		op.Define(op.Spec{
 			Name: "execution.replay", Route: "POST /v1/executions/{id}/replay",
 			Needs: "executions:replay", Effect: op.Write, Narrow: op.ByObject, Open: true, May: "replay an execution",
 			Errors: []op.Code{ExecutionNotFound, ExecutionInFlight, ExecutionLimitExceeded},

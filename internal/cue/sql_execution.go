@@ -179,6 +179,9 @@ const (
 const (
 	sqlHeartbeat = `UPDATE executions SET lease_until = ?2, deadline = ?2, last_heartbeat = ?3, lease_bare = ?4, updated_at = ?3 WHERE id = ?1`
 
+	sqlAttest   = `UPDATE executions SET live_token = ?2, live_claimed_at = ?3 WHERE id = ?1 AND live_token = ''`
+	sqlAttested = `SELECT live_token, live_claimed_at FROM executions WHERE id = ?1`
+
 	sqlBareRenew = `UPDATE executions SET last_heartbeat = ?3, updated_at = ?3,
 			lease_until = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END,
 			deadline = CASE WHEN claimed_at + ?5 < ?4 THEN claimed_at + ?5 ELSE ?4 END
