@@ -2,6 +2,7 @@ package cue
 
 import (
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
@@ -78,3 +79,27 @@ func BenchmarkIdleLook(b *testing.B) {
 		b.ReportMetric(100*b.Elapsed().Seconds()/float64(b.N), "%core")
 	})
 }
+
+// The same while ten watch, and read as fast as they can.
+func BenchmarkThousandDueAtOnceWatched(b *testing.B) {
+	onEach(b, func(b *testing.B, f *fixture) {
+		f.plant(1000)
+		for range 10 {
+			go f.call(f.admin, "live.watch", nil).Send(nowhere{io.Discard})
+		}
+		for b.Loop() {
+			f.clock.Advance(time.Minute)
+			if err := f.cues.fireDue(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/1000cues")
+	})
+}
+
+// nowhere is a reader that is never slow.
+type nowhere struct{ io.Writer }
+
+func (nowhere) Flush() error { return nil }
+
+func (nowhere) SetWriteDeadline(time.Time) error { return nil }

@@ -144,14 +144,14 @@ func (s *stream) next() (bell <-chan struct{}, err error) {
 	events, gap, bell := s.reader.Next(streamBatch)
 	if gap {
 		s.c.streams.gaps.Add(1)
-		s.write(s.reader.ID(len(events)), liveGap, LiveEvent{
+		s.write(s.reader.ID(len(events)), liveGap, op.Marshal(LiveEvent{
 			Type: liveGap, At: s.c.now(), Code: "events_missed",
 			Message: "Some events before this are missing: the server was restarted, or more happened than it remembers. List the executions to see how they stand.",
-		})
+		}))
 	}
 	for i, e := range events {
 		if s.sees(e) {
-			s.write(s.reader.ID(len(events)-1-i), e.Type, e.Data)
+			s.write(s.reader.ID(len(events)-1-i), e.Type, e.Text(op.Marshal))
 		}
 	}
 	return bell, nil
@@ -169,11 +169,11 @@ func (s *stream) sees(e *live.Event) bool {
 }
 
 // write puts one event into the buffer.
-func (s *stream) write(id, kind string, data any) {
+func (s *stream) write(id, kind string, data []byte) {
 	if id != "" {
 		fmt.Fprintf(&s.buf, "id: %s\n", id)
 	}
-	fmt.Fprintf(&s.buf, "event: %s\ndata: %s\n\n", kind, op.Marshal(data))
+	fmt.Fprintf(&s.buf, "event: %s\ndata: %s\n\n", kind, data)
 }
 
 // flush sends the buffer. A reader that takes nothing for long is given up.
@@ -215,7 +215,7 @@ func (s *stream) finish(why error) {
 		e.Code, e.Message = refusal.Code.Name, refusal.Message
 	}
 	s.urge()
-	s.write("", liveEnd, e)
+	s.write("", liveEnd, op.Marshal(e))
 	_ = s.flush() // it ends anyway
 }
 

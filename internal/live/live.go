@@ -22,6 +22,15 @@ type Event struct {
 	Needs        string // the permission that a reader must hold besides; "" for none
 	Cue, CueName string // the cue that it is about, and how that was called then; "" for none
 	Data         any    // what is told: a JSON-able struct
+
+	once sync.Once
+	text []byte
+}
+
+// Text is Data as marshal writes it, which is asked once for all readers.
+func (e *Event) Text(marshal func(any) []byte) []byte {
+	e.once.Do(func() { e.text = marshal(e.Data) })
+	return e.text
 }
 
 const (
