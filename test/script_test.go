@@ -5,6 +5,7 @@ package test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -33,20 +34,25 @@ import (
 //	same stdout|stderr FILE   compares what was printed with a file: ids, keys, times and the width of gaps do not count
 //	replace FILE OLD NEW      puts one text in the place of another, which must be there
 func TestScript(t *testing.T) {
-	play(t, func(testing.TB) string { return "" })
+	play(t, "script", func(testing.TB) string { return "" }, nil)
 }
 
 // TestScriptPostgres plays the same stories on PostgreSQL, except those about files of SQLite.
 func TestScriptPostgres(t *testing.T) {
 	pgtest.DSN(t) // without PostgreSQL there is nothing to play
-	play(t, pgtest.DSN)
+	play(t, "script", pgtest.DSN, nil)
 }
 
-func play(t *testing.T, database func(testing.TB) string) {
+// commands are commands of a story beside those that every story has.
+type commands map[string]func(*testscript.TestScript, bool, []string)
+
+func play(t *testing.T, dir string, database func(testing.TB) string, more commands) {
 	t.Helper()
 	bin := filepath.Dir(binary(t))
+	all := commands{"server": runServer, "exits": exits, "into": into, "same": same, "replace": replace}
+	maps.Copy(all, more)
 	testscript.Run(t, testscript.Params{
-		Dir: "script",
+		Dir: dir,
 		Setup: func(e *testscript.Env) error {
 			home := filepath.Join(e.WorkDir, "home")
 			address := "127.0.0.1:" + freePort(t)
@@ -66,9 +72,7 @@ func play(t *testing.T, database func(testing.TB) string) {
 			}
 			return !strings.HasSuffix(t.Name(), "Postgres"), nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server": runServer, "exits": exits, "into": into, "same": same, "replace": replace,
-		},
+		Cmds: all,
 	})
 }
 
@@ -102,7 +106,7 @@ func runServer(ts *testscript.TestScript, neg bool, args []string) {
 // start starts a server and waits until it answers. It writes straight into files, so that what it said before it answered is there.
 func (p *program) start(ts *testscript.TestScript, flags []string) {
 	p.cmd = exec.Command(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "unstuck"), append([]string{"serve", "--print-first-key"}, flags...)...)
-	for _, name := range []string{"HOME", "TZ", "UNSTUCK_LISTEN", "UNSTUCK_DATA", "UNSTUCK_DATABASE", "UNSTUCK_SECRET"} {
+	for _, name := range []string{"HOME", "TZ", "UNSTUCK_LISTEN", "UNSTUCK_DATA", "UNSTUCK_DATABASE", "UNSTUCK_SECRET", "UNSTUCK_ALLOW_CALLBACKS"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	stdout, err := os.Create(ts.MkAbs("stdout.txt"))

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,7 +106,14 @@ func release(out, work, system, processor, sbom string, shared []entry, at time.
 
 func build(path, system, processor string) error {
 	env := []string{"GOOS=" + system, "GOARCH=" + processor, "CGO_ENABLED=0", "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS="}
-	return command(env, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w -buildid=", "-o", path, "./cmd/unstuck")
+	if err := command(env, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w -buildid=", "-o", path, "./cmd/unstuck"); err != nil {
+		return err
+	}
+	info, err := buildinfo.ReadFile(path)
+	if err == nil && !slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "vcs.revision" }) {
+		err = errors.New("the program does not know its commit: Go finds none in a git worktree, so make it in a clone")
+	}
+	return err
 }
 
 // sharedFiles are the files of every archive: those of the repository, and completions for shells, which the program writes itself.

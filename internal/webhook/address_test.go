@@ -125,3 +125,28 @@ func TestRefusalNamesAddressAndSetting(t *testing.T) {
 		}
 	}
 }
+
+// TestPlainHTTPIsToldOfTheSetting: whoever writes plain http to an address that is not public learns which setting would let it through,
+// as a container beside the server needs it; to a public address https is what is missing.
+func TestPlainHTTPIsToldOfTheSetting(t *testing.T) {
+	secure := Policy{Secure: true}
+	for url, want := range map[string]string{
+		"http://172.17.0.1:5678/webhook/x":  "adds 172.17.0.1/32 to UNSTUCK_ALLOW_CALLBACKS",
+		"HTTP://localhost:5678/":            "adds 127.0.0.1/32 to UNSTUCK_ALLOW_CALLBACKS",
+		"https://172.17.0.1/":               "adds 172.17.0.1/32 to UNSTUCK_ALLOW_CALLBACKS",
+		"http://93.184.216.34/":             "URL must use https:// in production",
+		"http://user:secret@93.184.216.34/": "URL must use https:// in production",
+		"ftp://93.184.216.34/":              "URL must use https:// in production",
+	} {
+		if err := secure.Check(t.Context(), url); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", url, err, want)
+		}
+	}
+	secure.Allow = []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}
+	if err := secure.Check(t.Context(), "http://172.17.0.1:5678/webhook/x"); err != nil {
+		t.Errorf("an allowed address: %v", err)
+	}
+	if err := secure.Check(t.Context(), "http://93.184.216.34/"); err == nil {
+		t.Error("plain http to a public address passes because another one is allowed")
+	}
+}

@@ -133,23 +133,6 @@ func (g *gate) dial(ctx context.Context, _, hostport string) (net.Conn, error) {
 	return nil, first
 }
 
-// allowed says that an address leads to where only Allow lets calls go.
-func (p Policy) allowed(ctx context.Context, rawURL string) bool {
-	p.Secure = false
-	host, err := p.checkURL(rawURL)
-	if err != nil {
-		return false
-	}
-	g := p.gate()
-	addrs, err := g.resolve(ctx, host)
-	for _, a := range addrs {
-		if !slices.ContainsFunc(g.allow, func(n netip.Prefix) bool { return n.Contains(a) }) {
-			return false
-		}
-	}
-	return err == nil && len(addrs) > 0
-}
-
 // connect dials one of n addresses that are left to try.
 func (g *gate) connect(ctx context.Context, host string, to netip.AddrPort, n int) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && n > 1 {
@@ -172,19 +155,39 @@ func (g *gate) connect(ctx context.Context, host string, to netip.AddrPort, n in
 
 // Check refuses an address as CheckURL does, and then for what its name resolves to now. It is for telling people early; what
 // protects is that every connection is checked again.
-// Plain http is as good as https to addresses of Allow: they are somebody's own network.
+// Plain http is as good as https to addresses of Allow: they are somebody's own network. So whoever writes plain http to an address that
+// Allow could let through is told of that, not of https.
 func (p Policy) Check(ctx context.Context, rawURL string) error {
-	if p.Secure && len(p.Allow) > 0 && p.allowed(ctx, rawURL) {
-		p.Secure = false
+	written := p
+	if scheme, _, _ := strings.Cut(rawURL, ":"); strings.EqualFold(scheme, "http") {
+		written.Secure = false
 	}
-	host, err := p.checkURL(rawURL)
-	if err != nil {
+	host, err := written.checkURL(rawURL)
+	if err != nil && !isRefusal(err) {
+		_, err = p.checkURL(rawURL)
 		return err
 	}
-	_, err = p.gate().resolve(ctx, host)
-	var refused *Refusal
-	if err != nil && !errors.As(err, &refused) {
+	var addrs []netip.Addr
+	if err == nil {
+		addrs, err = p.gate().resolve(ctx, host)
+	}
+	switch {
+	case isRefusal(err):
+		return err
+	case written.Secure != p.Secure && (err != nil || !p.gate().allowsOnly(addrs)):
+		_, err = p.checkURL(rawURL)
+		return err
+	case err != nil:
 		return fmt.Errorf("Cannot resolve hostname: %s. Check the spelling, or try again later", strings.ToLower(host))
 	}
-	return err
+	return nil
+}
+
+func isRefusal(err error) bool { return errors.As(err, new(*Refusal)) }
+
+// allowsOnly says that all of these are addresses of Allow.
+func (g *gate) allowsOnly(addrs []netip.Addr) bool {
+	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+		return !slices.ContainsFunc(g.allow, func(n netip.Prefix) bool { return n.Contains(a) })
+	})
 }
