@@ -1,9 +1,11 @@
 package cue
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +24,7 @@ const (
 	retainEvery  = time.Hour
 	retainLatest = failuresInARow       // of a cue, which stay; sql_retain.go says it too
 	retainPage   = 1000                 // executions found in one read
-	retainMost   = 50                   // removed in one transaction
+	retainMost   = 20                   // removed in one transaction
 	retainRest   = 4 * time.Millisecond // after each
 )
 
@@ -97,20 +99,21 @@ func (c *Cues) Retain(ctx context.Context) error {
 // retainOf removes the executions of a workspace that last changed before a moment, oldest first.
 func (c *Cues) retainOf(ctx context.Context, workspace string, before op.Time) error {
 	type candidate struct {
-		id string
-		at op.Time
+		id, cueID string
+		at        op.Time
 	}
 	for last := (candidate{at: -1}); ; {
 		var page []candidate
 		err := c.DB.View(ctx, func(tx *db.Tx) error {
 			rows, err := tx.Query(sqlRetainable, workspace, before, last.at, last.id, retainPage)
-			page, err = scanAll(rows, err, func(k *candidate, r scanner) error { return r.Scan(&k.id, &k.at) })
+			page, err = scanAll(rows, err, func(k *candidate, r scanner) error { return r.Scan(&k.id, &k.cueID, &k.at) })
 			return err
 		})
 		if err != nil || len(page) == 0 {
 			return err
 		}
 		last = page[len(page)-1]
+		slices.SortStableFunc(page, func(a, b candidate) int { return strings.Compare(a.cueID, b.cueID) }) // one cue takes few statements
 		for batch := range slices.Chunk(page, c.retention.most) {
 			ids := make([]string, len(batch))
 			for i, k := range batch {
@@ -153,17 +156,15 @@ func (c *Cues) remove(tx *db.Tx, ids []string, before op.Time) (int, error) {
 		return 0, err
 	}
 	now, sums, left := c.now(), tally{}, map[string]int64{}
-	ids = nil
+	slices.SortFunc(gone, func(a, b removed) int {
+		return cmp.Or(cmp.Compare(a.createdAt, b.createdAt), cmp.Compare(a.id, b.id))
+	})
 	for _, e := range gone {
-		ids = append(ids, e.id)
 		sums.add(e.workspace, countAll, -1)
 		sums.add(e.workspace, countStatus(e.status), -1)
 		left[e.cueID]++
 	}
 	if err := dropEvidence(tx, gone); err != nil {
-		return 0, err
-	}
-	if _, err := tx.Exec(sqlRetainDrop, ids); err != nil {
 		return 0, err
 	}
 	cues, counts := columns(left)
@@ -191,21 +192,19 @@ func dropEvidence(tx *db.Tx, gone []removed) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	type head struct{ id, hash string }
-	rows, err := tx.Query(sqlRetainHeads, at, ids)
-	heads, err := scanAll(rows, err, func(h *head, r scanner) error { return r.Scan(&h.id, &h.hash) })
+	rows, err := tx.Query(sqlRetainEvidence, at, ids)
+	links, err := scanAll(rows, err, func(l *link, r scanner) error { return r.Scan(&l.execution, &l.version, &l.hash) })
 	if err != nil {
-		return fmt.Errorf("read the evidence of old executions: %w", err)
+		return fmt.Errorf("delete the evidence of old executions: %w", err)
 	}
-	last := map[string]string{}
-	for _, h := range heads { // in the order of their versions
-		last[h.id] = h.hash
+	last := map[string]link{}
+	for _, l := range links {
+		if l.version > last[l.execution].version {
+			last[l.execution] = l
+		}
 	}
 	for i := range gone {
-		gone[i].head = last[gone[i].id]
-	}
-	if _, err := tx.Exec(sqlRetainEvidence, at, ids); err != nil {
-		return fmt.Errorf("delete the evidence of old executions: %w", err)
+		gone[i].head = last[gone[i].id].hash
 	}
 	return nil
 }

@@ -324,7 +324,7 @@ func TestRetentionPlans(t *testing.T) {
 			args  []any
 		}{
 			{sqlRetainNext, []any{""}}, {sqlRetainable, []any{f.ws, 1, 0, "", 10}}, {sqlRetainTake, []any{names, 1}},
-			{sqlRetainDrop, []any{names}}, {sqlRetainHeads, []any{numbers, names}}, {sqlRetainEvidence, []any{numbers, names}},
+			{sqlRetainEvidence, []any{numbers, names}},
 			{sqlRetainCues, []any{names, numbers}}, {sqlRetainVersions, []any{names, numbers, numbers}},
 			{sqlRetainFirst, []any{names, numbers, numbers}}, {sqlRetainHolds, []any{names, numbers, numbers, numbers}}, {sqlRetainJoin, []any{names, numbers, numbers}}, {sqlRemovals, []any{names}},
 			{sqlRemovalsFolded, []any{"a"}},

@@ -7,22 +7,20 @@ const (
 	removable = `e.` + ended + ` AND e.outcome_state <> 'verification_pending' AND e.deadline IS NULL AND e.deliver_at IS NULL
 		AND NOT EXISTS (SELECT 1 FROM alerts a WHERE a.cue_id = e.cue_id AND a.execution_id = e.id AND a.recovered_at IS NULL)
 		AND (NOT EXISTS (SELECT 1 FROM cues c WHERE c.id = e.cue_id AND c.status IN ('active', 'paused'))
-			OR (SELECT count(*) FROM (SELECT 1 AS one FROM executions n WHERE n.cue_id = e.cue_id AND (n.created_at, n.id) > (e.created_at, e.id)
-				AND n.` + ended + ` LIMIT 3) AS newer) = 3)`
+			OR (e.created_at, e.id) < (SELECT n.created_at, n.id FROM executions n WHERE n.cue_id = e.cue_id AND n.` + ended + `
+				ORDER BY n.created_at DESC, n.id DESC LIMIT 1 OFFSET 2))`
 	ended = `status IN ('success', 'failed', 'missed', 'outcome_timeout')`
 
 	sqlRetainNext = `SELECT min(workspace_id) FROM executions WHERE workspace_id > ?1`
-	sqlRetainable = `SELECT e.id, e.created_at FROM executions e WHERE e.workspace_id = ?1
+	sqlRetainable = `SELECT e.id, e.cue_id, e.created_at FROM executions e WHERE e.workspace_id = ?1
 		AND e.created_at < ?2 AND (e.created_at, e.id) > (?3, ?4) AND e.updated_at < ?2 AND ` + removable + `
 		ORDER BY e.created_at, e.id LIMIT ?5`
-	sqlRetainTake = `SELECT e.id, e.workspace_id, e.cue_id, e.status, e.triggered_by, e.scheduled_for, e.created_at, e.outcome_at FROM executions e
-		WHERE e.id IN @list(?1) AND e.updated_at < ?2 AND ` + removable + ` ORDER BY e.created_at, e.id`
-	sqlRetainDrop = `DELETE FROM executions WHERE id IN @list(?1)`
+	sqlRetainTake = `DELETE FROM executions AS e WHERE e.id IN @list(?1) AND e.updated_at < ?2 AND ` + removable + `
+		RETURNING id, workspace_id, cue_id, status, triggered_by, scheduled_for, created_at, outcome_at`
 
-	sqlRetainHeads = `SELECT v.execution_id, v.hash FROM @rows(at INTEGER ?1, id TEXT ?2) AS r
-		JOIN evidence v ON v.outcome_at = r.at AND v.execution_id = r.id ORDER BY r.i, v.version`
-	sqlRetainEvidence = `DELETE FROM evidence WHERE (outcome_at, execution_id) IN (SELECT r.at, r.id FROM @rows(at INTEGER ?1, id TEXT ?2) AS r)`
-	sqlRetainCues     = `UPDATE cues SET executions = cues.executions - r.n FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
+	sqlRetainEvidence = `DELETE FROM evidence WHERE (outcome_at, execution_id) IN (SELECT r.at, r.id FROM @rows(at INTEGER ?1, id TEXT ?2) AS r)
+		RETURNING execution_id, version, hash`
+	sqlRetainCues = `UPDATE cues SET executions = cues.executions - r.n FROM @rows(id TEXT ?1, n INTEGER ?2) AS r WHERE cues.id = r.id`
 
 	// The ledger: versions in which due times lie, and the row that holds a due time. Rows of a version do not overlap, so that is
 	// the one which begins last before it.
