@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -58,11 +59,12 @@ func TestSecretsAreNowhere(t *testing.T) {
 	pgtest.Each(t, func(t *testing.T, dsn string) {
 		t.Parallel()
 		p := &spy{secrets: map[string]string{}}
-		p.s = testkit.NewWith(t, testkit.Setup{DSN: dsn, Settings: func(o *server.Settings) { o.Register = "open"; behindProxy(o) }})
+		p.s = testkit.NewWith(t, testkit.Setup{DSN: dsn, Settings: func(o *server.Settings) { o.Register = "open"; behindProxy(o); outside(o, p.secrets) }})
 		p.secrets[p.s.First] = "first key"
 		p.keysOfAllKinds(t)
 		p.misplaced()
 		p.reported()
+		p.alerts(t)
 		p.panics(t)
 		if err := p.s.Access().Flush(t.Context()); err != nil {
 			t.Fatal(err)
@@ -79,6 +81,26 @@ func TestSecretsAreNowhere(t *testing.T) {
 		}
 		p.search(t)
 	})
+}
+
+// outside names a mail server and a watch that are not there, with secrets.
+func outside(o *server.Settings, secrets map[string]string) {
+	o.SMTPHost, o.SMTPPort, o.SMTPFrom, o.SMTPTLS, o.SMTPUser = "127.0.0.1", 1, "unstuck@example.com", "none", "unstuck"
+	o.SMTPPassword = strings.Repeat("5ec7e7a1b2c3d4e5", 4)
+	o.HeartbeatURL = "https://127.0.0.1:1/" + strings.Repeat("fedcba9876543210", 4)
+	secrets[o.SMTPPassword], secrets[path.Base(o.HeartbeatURL)] = "mail password", "address of the outside watch"
+}
+
+// alerts lets the server try to reach them.
+func (p *spy) alerts(t *testing.T) {
+	p.do(p.s.First, "PUT /v1/alerts/channels/email", obj{"address": "ops@example.com"})
+	if r := p.do(p.s.First, "POST /v1/alerts/test", obj{}); !strings.Contains(string(r.Body), "is not reached") {
+		t.Errorf("%s", r.Body)
+	}
+	if err := p.s.Beat(t.Context()); err == nil {
+		t.Error("the outside watch is there")
+	}
+	p.do(p.s.First, "GET /v1/alerts/channels", nil)
 }
 
 func (p *spy) keysOfAllKinds(t *testing.T) {
@@ -241,7 +263,7 @@ func (p *spy) search(t *testing.T) {
 		r := p.s.Must(p.s.First, "GET "+page, nil)
 		look(page, string(r.Body))
 	}
-	for _, list := range []string{"/v1/keys?limit=1000", "/v1/audit?limit=1000", "/v1/executions?limit=100", "/v1/members", "/v1/me/keys", "/v1/auth/keys", "/v1/auth/me", "/v1/keys/self"} {
+	for _, list := range []string{"/v1/keys?limit=1000", "/v1/audit?limit=1000", "/v1/executions?limit=100", "/v1/members", "/v1/me/keys", "/v1/auth/keys", "/v1/auth/me", "/v1/keys/self", "/v1/alerts", "/v1/alerts/channels"} {
 		look(list, string(p.s.Must(p.s.First, "GET "+list, nil).Body))
 	}
 	look("an error", p.said.String())

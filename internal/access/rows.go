@@ -35,7 +35,6 @@ func isNone(err error) bool { return errors.Is(err, sql.ErrNoRows) }
 type workspaceRow struct {
 	id, name, slug, plan                     string
 	cueLimit, executionLimit, rateLimit, rev int64
-	alertURL                                 string
 	webhookSecret, alertSecret               []byte // sealed
 	webhookOld                               []byte // sealed; empty unless it still signs
 	webhookOldEnds                           int64
@@ -43,13 +42,13 @@ type workspaceRow struct {
 }
 
 func (w *workspaceRow) scan(r scanner) error {
-	return r.Scan(&w.id, &w.name, &w.slug, &w.plan, &w.cueLimit, &w.executionLimit, &w.rateLimit, &w.alertURL,
+	return r.Scan(&w.id, &w.name, &w.slug, &w.plan, &w.cueLimit, &w.executionLimit, &w.rateLimit,
 		&w.webhookSecret, &w.alertSecret, &w.rev, &w.created, &w.updated, &w.webhookOld, &w.webhookOldEnds)
 }
 
 // values are the columns in the order of scan.
 func (w *workspaceRow) values() []any {
-	return []any{w.id, w.name, w.slug, w.plan, w.cueLimit, w.executionLimit, w.rateLimit, w.alertURL,
+	return []any{w.id, w.name, w.slug, w.plan, w.cueLimit, w.executionLimit, w.rateLimit,
 		w.webhookSecret, w.alertSecret, w.rev, w.created, w.updated, append([]byte{}, w.webhookOld...), w.webhookOldEnds}
 }
 

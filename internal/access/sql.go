@@ -3,7 +3,7 @@ package access
 // All SQL of the package. Times are microseconds; parameters are numbered.
 
 const (
-	workspaceCols = `id, name, slug, plan, cue_limit, execution_limit, rate_limit, alert_url, webhook_secret, alert_secret, rev, created_at, updated_at, webhook_old, webhook_old_ends`
+	workspaceCols = `id, name, slug, plan, cue_limit, execution_limit, rate_limit, webhook_secret, alert_secret, rev, created_at, updated_at, webhook_old, webhook_old_ends`
 	keyCols       = `id, workspace_id, user_id, parent_id, kind, name, scope, permissions, restrictions, created_at, created_by, expires_at, revoked_at, revoked_by, request_key, rev`
 	secretCols    = `digits, key_id, seq, prefix, hash, epoch, state, overlap, created_at, ends_at, last_used_at, last_used, shown_to`
 
@@ -31,9 +31,9 @@ const (
 	sqlWorkspaceOfSlug = `SELECT id FROM workspaces WHERE slug = ?1`
 	sqlWorkspacesOf    = `SELECT ` + workspaceCols + ` FROM workspaces WHERE id IN (SELECT workspace_id FROM memberships WHERE user_id = ?1 AND role <> '') ORDER BY created_at, id`
 	sqlWorkspacePlan   = `SELECT plan, cue_limit, execution_limit, rate_limit FROM workspaces WHERE id = ?1`
-	sqlWorkspaceAdd    = `INSERT INTO workspaces (` + workspaceCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)`
-	sqlWorkspaceSet    = `UPDATE workspaces SET name = ?2, slug = ?3, plan = ?4, cue_limit = ?5, execution_limit = ?6, rate_limit = ?7, alert_url = ?8,
-		webhook_secret = ?9, alert_secret = ?10, rev = ?11, created_at = ?12, updated_at = ?13, webhook_old = ?14, webhook_old_ends = ?15 WHERE id = ?1`
+	sqlWorkspaceAdd    = `INSERT INTO workspaces (` + workspaceCols + `) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)`
+	sqlWorkspaceSet    = `UPDATE workspaces SET name = ?2, slug = ?3, plan = ?4, cue_limit = ?5, execution_limit = ?6, rate_limit = ?7,
+		webhook_secret = ?8, alert_secret = ?9, rev = ?10, created_at = ?11, updated_at = ?12, webhook_old = ?13, webhook_old_ends = ?14 WHERE id = ?1`
 	sqlWorkspaceTouch = `UPDATE workspaces SET rev = rev WHERE id = ?1`
 )
 

@@ -193,3 +193,20 @@ func (a *Access) WebhookSecrets(ctx context.Context, workspace string) ([]string
 	a.signing.keep(workspace, found, changes)
 	return found.living(a.now()), nil
 }
+
+// AlertSecret is the secret with which alerts of a workspace are signed.
+func (a *Access) AlertSecret(ctx context.Context, workspace string) (string, error) {
+	var secret SecretText
+	err := a.DB.View(ctx, func(tx *db.Tx) error {
+		w, err := readWorkspace(tx, workspace)
+		if err != nil {
+			return err
+		}
+		secret, err = a.sealer.open(w.alertSecret)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("read the alert secret of workspace %s: %w", workspace, err)
+	}
+	return string(secret), nil
+}

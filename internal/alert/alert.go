@@ -13,7 +13,9 @@ import (
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
+	"unstuck/internal/mail"
 	"unstuck/internal/op"
+	"unstuck/internal/webhook"
 )
 
 // Types of alerts (CUES, alerts; CueAPI wire contract 2.7, 10.3).
@@ -39,12 +41,20 @@ type Options struct {
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // the one clock of the package; no SQL asks for the time
 	URL    string           // the public address of the server, for links; "" for none
+
+	Callbacks webhook.Policy               // which addresses alerts may be sent to
+	Mail      *mail.Sender                 // nil: no mail is sent
+	Observe   func(channel, result string) // hears of every attempt to deliver: sent, failed (it is sent again), lost; nil for nobody
+	Watch     func() *Watch                // who watches the server from outside; nil for nobody
 }
 
 // Alerts is the state of the package: one per server. Its methods may be called from any goroutine.
 type Alerts struct {
 	Options
 	heard func(Raised)
+	woken chan struct{} // holds a token when there is something to send
+	post  post
+	tests tests
 }
 
 // Raised is an alert that was raised, and stored.
@@ -57,12 +67,14 @@ type Raised struct {
 // OnRaise has every alert told that is raised from now on, after its commit. It is called once, before the first is.
 func (a *Alerts) OnRaise(fn func(Raised)) { a.heard = fn }
 
-// Open prepares the package on an open database. It starts nothing; see WatchKeys.
+// Open prepares the package on an open database. It starts nothing; see Run and WatchKeys.
 func Open(o Options) *Alerts {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Alerts{Options: o}
+	a := &Alerts{Options: o, woken: make(chan struct{}, 1)}
+	a.post.open(a)
+	return a
 }
 
 func (a *Alerts) now() op.Time { return op.TimeOf(a.Now()) }
@@ -118,7 +130,7 @@ func (a *Alerts) add(tx *db.Tx, n *New, severity string, w Words, now, recovered
 	if a.heard != nil {
 		tx.AfterCommit(func() { a.heard(Raised{New: *n, ID: id, Severity: severity, Title: w.Title, At: now}) })
 	}
-	return nil
+	return a.queue(tx, id, n.Workspace, now)
 }
 
 // Good is an execution that succeeded.

@@ -39,6 +39,35 @@ func (a *Alerts) Operations() []*op.Operation {
 			Errors: []op.Code{NotFound},
 			Doc:    "Acknowledge an alert\nSays that somebody looks after it. It stays open until it is over.",
 		}, a.ack),
+		op.Define(op.Spec{
+			Name: "alert.test", Route: "POST /v1/alerts/test",
+			Needs: "alerts:write", Effect: op.Write, May: "try out where alerts go",
+			Errors: []op.Code{NoChannel, TestLimit},
+			Doc:    "Send a test message to where alerts go\nNow, and answers what the receiver said. A channel that took it is proved, until its address changes.",
+		}, a.test),
+		op.Define(op.Spec{
+			Name: "alert_channel.list", Route: "GET /v1/alerts/channels",
+			Needs: "alerts:read", Effect: op.Read, May: "see where alerts go",
+			Doc: "Show where alerts go\nAnd whether they get there.",
+		}, a.channels),
+		op.Define(op.Spec{
+			Name: "alert_channel.set", Route: "PUT /v1/alerts/channels/{channel}",
+			Needs: "workspace:write", Effect: op.Write, Idempotent: true, May: "say where alerts go",
+			Errors: []op.Code{InvalidWebhookURL, InvalidEmail, NoMail},
+			Doc:    "Say where alerts go\nTo a webhook, and to an e-mail address: one of each. Another address must be proved anew, by alert.test.",
+		}, a.setChannel),
+		op.Define(op.Spec{
+			Name: "alert_channel.remove", Route: "DELETE /v1/alerts/channels/{channel}",
+			Needs: "workspace:write", Effect: op.Destroy, May: "say where alerts go",
+			Errors: []op.Code{NoChannel},
+			Doc:    "Send no more alerts there\nWhat waits to be sent there is given up.",
+		}, a.removeChannel),
+		op.Define(op.Spec{
+			Name: "me.update", Route: "PATCH /v1/auth/me",
+			Needs: "workspace:write", Effect: op.Write, Idempotent: true, Open: true, May: "say where alerts go",
+			Errors: []op.Code{NoFields, InvalidWebhookURL},
+			Doc:    "Set the webhook for alerts\nFor clients of CueAPI; alert_channel.set says the same in our words.",
+		}, a.updateMe),
 	}
 }
 
@@ -63,6 +92,47 @@ type Object struct {
 	CreatedAt      op.Time   `json:"created_at"`
 	LastAt         op.Time   `json:"last_at" doc:"when it happened last"`
 	RecoveredAt    *op.Time  `json:"recovered_at" doc:"null while it is open"`
+
+	Deliveries []Delivery `json:"deliveries" doc:"what became of it by each channel that was set when it was raised"`
+}
+
+// Delivery is what became of an alert by one channel.
+type Delivery struct {
+	Channel  string   `json:"channel" doc:"webhook or email"`
+	State    string   `json:"state" doc:"sent, waiting (to be sent, or sent again), or lost: it was given up"`
+	Attempts int64    `json:"attempts"`
+	SentAt   *op.Time `json:"sent_at"`
+	NextAt   *op.Time `json:"next_attempt_at" doc:"null when it has ended"`
+	Error    string   `json:"error" doc:"what went wrong at the last attempt; empty when nothing did"`
+}
+
+// addDeliveries reads what became of alerts.
+func addDeliveries(tx *db.Tx, all []Object) error {
+	ids, of := make([]string, len(all)), make(map[string]*Object, len(all))
+	for i := range all {
+		all[i].Deliveries = []Delivery{}
+		ids[i], of[all[i].ID] = all[i].ID, &all[i]
+	}
+	rows, err := tx.Query(sqlSendsOf, ids)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		d := Delivery{State: "waiting"}
+		if err := rows.Scan(&id, &d.Channel, &d.Attempts, &d.NextAt, &d.SentAt, &d.Error); err != nil {
+			return err
+		}
+		switch {
+		case d.SentAt != nil:
+			d.State = "sent"
+		case d.NextAt == nil:
+			d.State = "lost"
+		}
+		of[id].Deliveries = append(of[id].Deliveries, d)
+	}
+	return rows.Err()
 }
 
 type scanner interface{ Scan(...any) error }
@@ -130,6 +200,9 @@ func (a *Alerts) list(ctx context.Context, in listInput) (out list, err error) {
 		rows, err := tx.Query(sqlAlerts+page.String()+sqlNewest+" LIMIT "+page.Arg(in.Limit)+" OFFSET "+page.Arg(in.Offset), page.Args...)
 		if err == nil {
 			err = out.read(rows)
+		}
+		if err == nil {
+			err = addDeliveries(tx, out.Alerts)
 		}
 		if err != nil {
 			return fmt.Errorf("list alerts: %w", err)
@@ -223,7 +296,11 @@ func load(tx *db.Tx, caller *access.Caller, id string) (out Object, err error) {
 	if !there {
 		return out, NotFound.Msg("Alert not found")
 	}
-	return out, nil
+	one := []Object{out}
+	if err := addDeliveries(tx, one); err != nil {
+		return out, fmt.Errorf("read what became of alert %s: %w", id, err)
+	}
+	return one[0], nil
 }
 
 func (a *Alerts) get(ctx context.Context, in alertID) (out Object, err error) {

@@ -32,3 +32,37 @@ const (
 	sqlEndDrop = `DELETE FROM key_ends WHERE key_id = ?1 AND old_secret = ?2`
 	sqlKeyOver = `UPDATE alerts SET recovered_at = ?3 WHERE cue_id = '' AND key_id = ?1 AND type = 'key_expiring' AND recovered_at IS NULL AND (since = ?2 OR ?2 = 0)`
 )
+
+// Channels and the outbox.
+const (
+	sqlChannels       = `SELECT kind, address, set_at, proved_at, good_at, failing_at, error FROM alert_channels WHERE workspace_id = ?1`
+	sqlChannelAddress = `SELECT address, set_at FROM alert_channels WHERE workspace_id = ?1 AND kind = ?2`
+
+	// Another address is as yet unproved.
+	sqlChannelPut = `INSERT INTO alert_channels (workspace_id, kind, address, set_at, error) VALUES (?1, ?2, ?3, ?4, '')
+		ON CONFLICT (workspace_id, kind) DO UPDATE SET address = excluded.address, set_at = excluded.set_at, proved_at = NULL, good_at = NULL, failing_at = NULL, error = ''
+		WHERE alert_channels.address <> excluded.address`
+	sqlChannelDrop   = `DELETE FROM alert_channels WHERE workspace_id = ?1 AND kind = ?2`
+	sqlChannelGood   = `UPDATE alert_channels SET good_at = ?4, failing_at = NULL, error = ?5 WHERE workspace_id = ?1 AND kind = ?2 AND address = ?3`
+	sqlChannelFailed = `UPDATE alert_channels SET failing_at = coalesce(failing_at, ?4), error = ?5 WHERE workspace_id = ?1 AND kind = ?2 AND address = ?3`
+	sqlChannelProved = `UPDATE alert_channels SET proved_at = ?4 WHERE workspace_id = ?1 AND kind = ?2 AND address = ?3`
+	sqlWorkspaceName = `SELECT name FROM workspaces WHERE id = ?1`
+
+	sqlSendAdd = `INSERT INTO alert_sends (alert_id, kind, workspace_id, attempts, send_at, error, created_at)
+		SELECT ?1, kind, workspace_id, 0, ?3, '', ?3 FROM alert_channels WHERE workspace_id = ?2`
+	sqlSendNext = `SELECT send_at FROM alert_sends WHERE kind = ?1 AND send_at IS NOT NULL ORDER BY send_at LIMIT 1`
+	sqlSendsDue = `SELECT alert_id, workspace_id, attempts FROM (
+			SELECT alert_id, workspace_id, attempts, send_at, row_number() OVER (PARTITION BY workspace_id ORDER BY send_at, alert_id) AS turn
+			FROM alert_sends WHERE kind = ?1 AND send_at IS NOT NULL AND send_at <= ?2 AND workspace_id NOT IN @list(?5)) AS due
+		WHERE turn <= ?4 ORDER BY turn, send_at, alert_id LIMIT ?3`
+	sqlSendTake = `UPDATE alert_sends SET send_at = ?3 WHERE kind = ?1 AND alert_id IN @list(?2)`
+	sqlSendEnd  = `UPDATE alert_sends SET attempts = ?3, send_at = nullif(CAST(?4 AS INTEGER), -1), sent_at = nullif(CAST(?5 AS INTEGER), -1), error = ?6
+		WHERE alert_id = ?1 AND kind = ?2`
+	sqlSendsDrop = `UPDATE alert_sends SET send_at = NULL, error = 'the channel was removed' WHERE workspace_id = ?1 AND kind = ?2 AND send_at IS NOT NULL`
+
+	sqlWaiting    = `SELECT count(*) FROM (SELECT 1 AS one FROM alert_sends WHERE workspace_id = ?1 AND kind = ?2 AND send_at IS NOT NULL LIMIT ?3) AS counted`
+	sqlAllWaiting = `SELECT count(*) FROM (SELECT 1 AS one FROM alert_sends WHERE send_at IS NOT NULL LIMIT ?1) AS counted`
+	sqlLost       = `SELECT count(*) FROM (SELECT 1 AS one FROM alert_sends WHERE workspace_id = ?1 AND kind = ?2 AND created_at >= ?3
+		AND send_at IS NULL AND sent_at IS NULL LIMIT ?4) AS counted`
+	sqlSendsOf = `SELECT alert_id, kind, attempts, send_at, sent_at, error FROM alert_sends WHERE alert_id IN @list(?1) ORDER BY kind DESC`
+)

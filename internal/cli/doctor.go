@@ -48,6 +48,9 @@ func (d *door) doctor(ctx context.Context, set server.Settings, named bool) erro
 	if !here || !d.nobody() {
 		found = d.doctorClient(ctx, here)
 		here = here || found[len(found)-1].Err != nil
+		if found[len(found)-1].Err == nil {
+			found = append(found, d.doctorAlerts(ctx)...)
+		}
 	}
 	local := "– no server has its data on this machine"
 	if here {
@@ -64,8 +67,13 @@ func (d *door) doctor(ctx context.Context, set server.Settings, named bool) erro
 			local = "– no server runs on the data in " + set.Data + " now"
 		}
 	}
-	wrong := 0
+	wrong, rest := 0, "Nothing is wrong."
 	for _, f := range found {
+		if f.Note {
+			rest = "Nothing else is wrong."
+			d.note("! %s", d.tildes(f.What))
+			continue
+		}
 		if f.Err == nil {
 			d.note("✓ %s", d.tildes(f.What))
 			continue
@@ -79,7 +87,7 @@ func (d *door) doctor(ctx context.Context, set server.Settings, named bool) erro
 	if wrong > 0 {
 		return exitWith(exitOurs)
 	}
-	d.note("Nothing is wrong.")
+	d.note("%s", rest)
 	return nil
 }
 

@@ -46,6 +46,9 @@ func (d *door) overview(ctx context.Context) error {
 	line("You", "%s: %s, %s, %s", you(&self, me), self.Redacted, scopeWords(self.Scope), d.until(&self))
 	trouble, keys := d.troubles(ctx, &self, health)
 	line("Attention", "%s", trouble)
+	if reach := d.reachWords(ctx); reach != "" {
+		line("Alerts", "%s", reach)
+	}
 	line("Next", "%s", d.whatNext(ctx, keys))
 	return nil
 }

@@ -50,7 +50,7 @@ const (
 // wordings are all wordings by the names of their operations.
 func wordings() map[string]wording {
 	out := map[string]wording{}
-	for _, part := range []map[string]wording{compatWordings(), keyWordings(), peopleWordings(), cueWordings(), executionWordings(), alertWordings()} {
+	for _, part := range []map[string]wording{compatWordings(), keyWordings(), peopleWordings(), cueWordings(), executionWordings(), alertWordings(), channelWordings()} {
 		for name, w := range part {
 			out[name] = w
 		}

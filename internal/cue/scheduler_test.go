@@ -252,8 +252,8 @@ func TestRun(t *testing.T) {
 			}))
 		}
 		must(t, d.Update(t.Context(), func(tx *db.Tx) error {
-			_, err := tx.Exec(`INSERT INTO workspaces (id, name, slug, plan, cue_limit, execution_limit, rate_limit, alert_url, webhook_secret,
-				webhook_old, webhook_old_ends, alert_secret, rev, created_at, updated_at) VALUES ('ws', '', '', '', ?1, ?1, 0, '', ?2, ?2, 0, ?2, 0, 0, 0)`, noCap, []byte{0})
+			_, err := tx.Exec(`INSERT INTO workspaces (id, name, slug, plan, cue_limit, execution_limit, rate_limit, webhook_secret,
+				webhook_old, webhook_old_ends, alert_secret, rev, created_at, updated_at) VALUES ('ws', '', '', '', ?1, ?1, 0, ?2, ?2, 0, ?2, 0, 0, 0)`, noCap, []byte{0})
 			return err
 		}))
 		put("late", 900*time.Millisecond, true)

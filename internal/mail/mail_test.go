@@ -3,124 +3,26 @@ package mail
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"mime"
 	"mime/quotedprintable"
 	"net"
 	stdmail "net/mail"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
+
+	"unstuck/internal/mail/inbox"
 )
 
-// inbox is a real SMTP server on this machine, and what it was sent.
-type inbox struct {
-	password string // that it wants; "" for none
-	refuse   error  // of a receiver
-
-	mu   sync.Mutex
-	mail []string
-	to   []string
-}
-
-type session struct{ b *inbox }
-
-func (b *inbox) NewSession(*smtp.Conn) (smtp.Session, error) { return &session{b}, nil }
-func (*session) Mail(string, *smtp.MailOptions) error        { return nil }
-func (*session) Reset()                                      {}
-func (*session) Logout() error                               { return nil }
-func (s *session) AuthMechanisms() []string {
-	if s.b.password == "" {
-		return nil
-	}
-	return []string{sasl.Plain}
-}
-
-func (s *session) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, user, password string) error {
-		if user != "unstuck" || password != s.b.password {
-			return &smtp.SMTPError{Code: 535, Message: "wrong: " + password} // a server may be as bad as this
-		}
-		return nil
-	}), nil
-}
-
-func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
-	s.b.mu.Lock()
-	defer s.b.mu.Unlock()
-	s.b.to = append(s.b.to, to)
-	return s.b.refuse
-}
-
-func (s *session) Data(r io.Reader) error {
-	text, err := io.ReadAll(r)
-	s.b.mu.Lock()
-	defer s.b.mu.Unlock()
-	s.b.mail = append(s.b.mail, string(text))
-	return err
-}
-
-// open starts a server: with STARTTLS, with TLS from the first byte, or without.
-func open(t *testing.T, b *inbox, mode string) Options {
-	t.Helper()
-	server := smtp.NewServer(b)
-	server.Domain, server.AllowInsecureAuth = "localhost", true
-	server.ErrorLog = quiet{}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, roots := certificate(t)
-	switch mode {
-	case StartTLS:
-		server.TLSConfig = config
-	case TLS:
-		l = tls.NewListener(l, config)
-	}
-	done := make(chan struct{})
-	go func() { _ = server.Serve(l); close(done) }()
-	t.Cleanup(func() { _ = server.Close(); <-done })
-	addr := l.Addr().(*net.TCPAddr)
-	return Options{Host: "127.0.0.1", Port: addr.Port, From: "Wächter <unstuck@example.com>", TLS: mode, Roots: roots, Timeout: 10 * time.Second,
+// to are the options for a server of the test.
+func to(b *inbox.Inbox, mode string) Options {
+	return Options{Host: "127.0.0.1", Port: b.Port, From: "Wächter <unstuck@example.com>", TLS: mode, Roots: b.Roots, Timeout: 10 * time.Second,
 		Now: func() time.Time { return time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC) }}
-}
-
-type quiet struct{}
-
-func (quiet) Printf(string, ...any) {}
-func (quiet) Println(...any)        {}
-
-// certificate is one of this machine's own.
-func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	of := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, of, of, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, roots
 }
 
 func sender(t *testing.T, o Options) *Sender {
@@ -141,21 +43,22 @@ func TestMailArrives(t *testing.T) {
 	for _, mode := range []string{StartTLS, TLS, Plain} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			b := &inbox{password: "s3cret-pass"}
-			o := open(t, b, mode)
-			o.User, o.Password = "unstuck", b.password
+			b := inbox.Open(t, mode, "s3cret-pass")
+			o := to(b, mode)
+			o.User, o.Password = "unstuck", b.Password
 			if err := sender(t, o).Send(t.Context(), message); err != nil {
 				t.Fatal(err)
 			}
-			if len(b.mail) != 1 || len(b.to) != 1 || b.to[0] != "ops@example.com" {
-				t.Fatalf("%d messages to %q", len(b.mail), b.to)
+			text, receiver := <-b.Mail, <-b.To
+			if receiver != "ops@example.com" {
+				t.Fatalf("a message to %q", receiver)
 			}
-			for line := range strings.Lines(b.mail[0]) {
+			for line := range strings.Lines(text) {
 				if len(line) > 200 {
 					t.Errorf("a line of %d bytes", len(line))
 				}
 			}
-			m, err := stdmail.ReadMessage(strings.NewReader(b.mail[0]))
+			m, err := stdmail.ReadMessage(strings.NewReader(text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -171,8 +74,8 @@ func TestMailArrives(t *testing.T) {
 					t.Errorf("%s is %q, want %q", name, got, want)
 				}
 			}
-			text, err := io.ReadAll(quotedprintable.NewReader(m.Body))
-			if got := string(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))); err != nil || strings.TrimSpace(got) != strings.TrimSpace(message.Text) {
+			read, err := io.ReadAll(quotedprintable.NewReader(m.Body))
+			if got := string(bytes.ReplaceAll(read, []byte("\r\n"), []byte("\n"))); err != nil || strings.TrimSpace(got) != strings.TrimSpace(message.Text) {
 				t.Errorf("%v: %.200q", err, got)
 			}
 		})
@@ -182,27 +85,27 @@ func TestMailArrives(t *testing.T) {
 // Who demands TLS sends nothing without it, and nothing to a server that somebody else's certificate stands for.
 func TestMailWantsTLS(t *testing.T) {
 	t.Parallel()
-	b := &inbox{}
-	plain := open(t, b, Plain)
+	clear, secure := inbox.Open(t, Plain, ""), inbox.Open(t, StartTLS, "")
+	plain, starts := to(clear, Plain), to(secure, StartTLS)
 	plain.TLS = StartTLS
-	starts := open(t, b, StartTLS)
 	starts.Roots = x509.NewCertPool()
 	for name, o := range map[string]Options{"a server without TLS": plain, "an unknown certificate": starts} {
 		if err := sender(t, o).Send(t.Context(), Message{ID: "1", To: "ops@example.com"}); err == nil {
 			t.Errorf("%s is no fault", name)
 		}
 	}
-	if len(b.to) != 0 {
-		t.Errorf("something was sent to %q", b.to)
+	if len(clear.To)+len(secure.To) != 0 {
+		t.Error("something was sent")
 	}
 }
 
 // What goes wrong is said in a sentence that does not hold the password.
 func TestMailFaults(t *testing.T) {
 	t.Parallel()
-	b := &inbox{password: "s3cret-pass", refuse: &smtp.SMTPError{Code: 550, Message: "no such\x07 user"}}
-	o := open(t, b, StartTLS)
-	o.User, o.Password = "unstuck", b.password
+	b := inbox.Open(t, StartTLS, "s3cret-pass")
+	b.Refuse(&smtp.SMTPError{Code: 550, Message: "no such\x07 user"})
+	o := to(b, StartTLS)
+	o.User, o.Password = "unstuck", b.Password
 	down, wrong, hung := o, o, o
 	wrong.Password = "wr0ng-pass"
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

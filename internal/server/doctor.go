@@ -20,6 +20,7 @@ type Finding struct {
 	What string
 	Err  error  // nil: fine
 	Mend string // what to do about it, a command where there is one
+	Note bool   // nothing is wrong, but What should be known
 }
 
 // Look says how doctor looks.
@@ -54,7 +55,7 @@ type findings []Finding
 
 // add notes a finding and says whether all is well with it.
 func (f *findings) add(what string, err error, mend string) bool {
-	*f = append(*f, Finding{what, err, mend})
+	*f = append(*f, Finding{What: what, Err: err, Mend: mend})
 	return err == nil
 }
 

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"unstuck/internal/alert"
+	"unstuck/internal/op"
 )
 
 const (
@@ -45,6 +48,25 @@ func (h *heart) lastSeconds() float64 {
 		return 0
 	}
 	return float64(h.last.UnixMilli()) / 1000
+}
+
+// watch is what is known of the outside watch; nil when there is none.
+func (s *Server) watch() *alert.Watch {
+	if s.HeartbeatURL == "" {
+		return nil
+	}
+	h := s.heart
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := &alert.Watch{Host: s.heartHost()}
+	if !h.last.IsZero() {
+		at := op.TimeOf(h.last)
+		out.LastAt = &at
+	}
+	if h.err != nil {
+		out.Error = h.err.Error()
+	}
+	return out
 }
 
 // beatLoop calls every minute until ctx ends.

@@ -66,6 +66,12 @@ func (s *Server) register(reg *prometheus.Registry) {
 		}
 		return 0
 	})
+	gauge("unstuck_alerts_waiting", "Deliveries of alerts that wait to be made, or made again; counted up to 10,000.", func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n, _ := s.alerts.Waiting(ctx) // 0 when the database does not answer, as other figures say
+		return float64(n)
+	})
 	gauge("unstuck_scheduler_last_look_timestamp_seconds", "When the scheduler last looked for due work, in seconds since 1970; 0 before the first time.", func() float64 {
 		if at := s.cues.Pulse().At; !at.IsZero() {
 			return float64(at.UnixMilli()) / 1000

@@ -15,6 +15,7 @@ import (
 type observed struct {
 	lag, batch, late, waited          prometheus.Histogram
 	created, settled, attempts, ended *prometheus.CounterVec
+	alerts                            *prometheus.CounterVec // to their channels
 	expiries                          prometheus.Counter
 }
 
@@ -30,7 +31,14 @@ func newObserved() *observed {
 		}
 		return c
 	}
+	alerts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_alert_deliveries_total", Help: "Attempts to deliver alerts, by channel (webhook, email) and result: sent, failed (it is sent again), lost (it was given up)."}, []string{"channel", "result"})
+	for _, channel := range []string{"webhook", "email"} {
+		for _, result := range []string{"sent", "failed", "lost"} {
+			alerts.WithLabelValues(channel, result)
+		}
+	}
 	return &observed{
+		alerts:  alerts,
 		lag:     histogram("unstuck_scheduler_lag_seconds", "How long after its due time an execution was stored.", 0.001, 4, 10),
 		batch:   histogram("unstuck_scheduler_batch_size", "Due times that one commit fired.", 1, 2, 10),
 		late:    histogram("unstuck_callback_late_seconds", "How long after its moment a call of a callback began.", 0.001, 4, 10),
@@ -45,7 +53,7 @@ func newObserved() *observed {
 }
 
 func (o *observed) all() []prometheus.Collector {
-	return []prometheus.Collector{o.lag, o.batch, o.late, o.waited, o.created, o.settled, o.attempts, o.ended, o.expiries}
+	return []prometheus.Collector{o.lag, o.batch, o.late, o.waited, o.created, o.settled, o.attempts, o.ended, o.expiries, o.alerts}
 }
 
 // Fired implements cue.Observer.
@@ -77,6 +85,9 @@ func (o *observed) LeaseEnded() { o.expiries.Inc() }
 
 // Ended implements cue.Observer.
 func (o *observed) Ended(status string) { o.ended.WithLabelValues(status).Inc() }
+
+// alert counts an attempt to deliver an alert.
+func (o *observed) alert(channel, result string) { o.alerts.WithLabelValues(channel, result).Inc() }
 
 // store reads the figures of the database when it is asked for them.
 type store struct{ db *db.DB }

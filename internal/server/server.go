@@ -108,7 +108,13 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.meter, s.heart = newMeter(s.access, s.deps.Now, s.tracer), newHeart(s.Settings)
-	s.alerts = alert.Open(alert.Options{DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, URL: s.Public()})
+	post, err := s.mail(s.deps.Now)
+	if err != nil {
+		return err
+	}
+	s.alerts = alert.Open(alert.Options{
+		DB: s.db, Access: s.access, Log: s.deps.Log, Now: s.deps.Now, Callbacks: s.Callbacks(), URL: s.Public(), Mail: post, Observe: s.meter.alert, Watch: s.watch,
+	})
 	s.cues, err = cue.Open(ctx, cue.Options{
 		DB: s.db, Access: s.access, Alerts: s.alerts, Log: s.deps.Log, Now: s.deps.Now, Lease: s.Lease, UnclaimedAfter: s.UnclaimedAfter, BareLeaseMax: s.BareLeaseMax,
 		Callbacks: s.Callbacks(), RetainFor: s.RetentionDays.Duration(), Observe: s.meter, Trace: s.tracer,
@@ -183,12 +189,13 @@ const heapFloor = 32 << 20
 func (s *Server) Duties(ctx context.Context) error {
 	floor := make([]byte, heapFloor)
 	defer runtime.KeepAlive(floor)
-	done := make(chan error, 4)
+	done := make(chan error, 5)
+	go func() { done <- s.alerts.Run(ctx) }()
 	go func() { s.beatLoop(ctx); done <- nil }()
 	go func() { done <- s.cues.Run(ctx) }()
 	go func() { done <- s.access.Run(ctx) }()
 	go func() { done <- s.alerts.WatchKeys(ctx) }()
-	err := errors.Join(<-done, <-done, <-done, <-done)
+	err := errors.Join(<-done, <-done, <-done, <-done, <-done)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil
 	}

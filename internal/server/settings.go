@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"unstuck/internal/disk"
+	"unstuck/internal/mail"
 	"unstuck/internal/trace"
 	"unstuck/internal/webhook"
 )
@@ -47,6 +48,12 @@ type Settings struct {
 	PrintFirstKey  bool          `flag:"print-first-key" default:"false" doc:"print the first key also when the output is no terminal"`
 	AcceptRollback bool          `flag:"accept-rollback" default:"false" doc:"start although the database is behind the audit log that was written down"`
 	AllowCallbacks string        `env:"UNSTUCK_ALLOW_CALLBACKS" flag:"allow-callbacks" doc:"networks that callbacks may lead to although they are not public, such as 172.18.0.0/16, separated by commas; plain http is allowed to them"`
+	SMTPHost       string        `env:"UNSTUCK_SMTP_HOST" doc:"mail server that takes alerts by e-mail; without it no mail is sent"`
+	SMTPPort       int           `env:"UNSTUCK_SMTP_PORT" default:"587" doc:"its port; 465 is usual with UNSTUCK_SMTP_TLS=tls"`
+	SMTPUser       string        `env:"UNSTUCK_SMTP_USER" doc:"name to log in with; no login when empty"`
+	SMTPPassword   string        `env:"UNSTUCK_SMTP_PASSWORD" secret:"yes" doc:"password to log in with"`
+	SMTPFrom       string        `env:"UNSTUCK_SMTP_FROM" doc:"sender of mail, such as unstuck@example.com; required with UNSTUCK_SMTP_HOST"`
+	SMTPTLS        string        `env:"UNSTUCK_SMTP_TLS" default:"starttls" doc:"starttls: demanded; tls: from the first byte; none: only for a mail server that is trusted and near"`
 	HeartbeatURL   string        `env:"UNSTUCK_HEARTBEAT_URL" secret:"yes" doc:"address of an outside watch that is called every minute while the server does its work, so that somebody notices when it does not"`
 	LogLevel       string        `env:"UNSTUCK_LOG_LEVEL" flag:"log-level" default:"info" doc:"debug, info, warn or error"`
 	Lease          time.Duration `env:"UNSTUCK_LEASE" flag:"lease" default:"15m" doc:"how long a claim or a heartbeat holds an execution"`
@@ -229,6 +236,9 @@ func (s Settings) check() []error {
 	if _, err := s.callbacks(); err != nil {
 		faults = append(faults, err)
 	}
+	if _, err := s.mail(nil); err != nil {
+		faults = append(faults, err)
+	}
 	if err := s.checkHeartbeat(); err != nil {
 		faults = append(faults, err)
 	}
@@ -302,6 +312,15 @@ func (s Settings) callbacks() (out []netip.Prefix, err error) {
 		out = append(out, p.Masked())
 	}
 	return out, nil
+}
+
+// mail hands messages to the mail server that the settings name.
+func (s Settings) mail(now func() time.Time) (*mail.Sender, error) {
+	m, err := mail.New(mail.Options{Host: s.SMTPHost, Port: s.SMTPPort, User: s.SMTPUser, Password: s.SMTPPassword, From: s.SMTPFrom, TLS: s.SMTPTLS, Now: now})
+	if err != nil {
+		return nil, fmt.Errorf("UNSTUCK_SMTP_*: %w", err)
+	}
+	return m, nil
 }
 
 // prepareData makes the data folder, readable by its owner only.
