@@ -294,6 +294,9 @@ func TestWhyOfCallbacks(t *testing.T) {
 		if s := got["sentence"].(string); got["cause"] != whyNotAllowed || !strings.HasPrefix(s, "moved, due 10:14:40 today, failed because its callback may not be called: 10.1.2.3 is a private network") || !strings.Contains(s, "UNSTUCK_ALLOW_CALLBACKS") {
 			t.Error(got["cause"], s)
 		}
+		if all := facts(got); !strings.Contains(all, "not called, attempt 1 of 1: its address is not allowed") || strings.Contains(all, "did not answer") {
+			t.Errorf("facts of what was not called:\n%s", all)
+		}
 	})
 }
 

@@ -50,6 +50,10 @@ func (w *inquiry) took(e *execution) {
 		if e.httpStatus != nil {
 			answer = fmt.Sprintf("answered %d", *e.httpStatus)
 		}
+		if e.notAllowed() {
+			w.fact(*e.lastAttemptAt, "not called, attempt %d of %d: its address is not allowed", e.attempts, e.maxAttempts)
+			return
+		}
 		w.fact(*e.lastAttemptAt, "called, attempt %d of %d: the callback %s", e.attempts, e.maxAttempts, answer)
 	}
 }
