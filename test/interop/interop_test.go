@@ -140,8 +140,14 @@ var (
 // serve starts a server on a free port of this machine. It must end in order when the test has ended.
 func serve(t testing.TB, flags ...string) *server {
 	t.Helper()
+	return serveIn(t, nil, flags...)
+}
+
+// serveIn is serve with variables in the environment.
+func serveIn(t testing.TB, env []string, flags ...string) *server {
+	t.Helper()
 	args := append([]string{"serve", "--print-first-key", "--listen", "127.0.0.1:0", "--data", t.TempDir()}, flags...)
-	s := &server{t: t, run: launch(t, nil, *binary, args...).shown()}
+	s := &server{t: t, run: launch(t, env, *binary, args...).shown()}
 	eventually(t, "the server prints its address and the first key", func() bool {
 		text := s.run.output.String()
 		address := addressLine.FindStringSubmatch(text)
