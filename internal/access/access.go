@@ -65,6 +65,8 @@ type Things interface {
 	CountCues(tx *db.Tx, workspace string, filter [][]Pattern) (int64, error)
 	// Usage counts active cues, active and paused cues, and executions of the running month.
 	Usage(tx *db.Tx, workspace string, now time.Time) (Usage, error)
+	// NearLimit says whether a workspace has used at least 80 % of its executions of this month.
+	NearLimit(workspace string) bool
 }
 
 // Usage is how much of its plan a workspace uses.

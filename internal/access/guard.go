@@ -33,6 +33,9 @@ func (a *Access) Admit(ctx context.Context, c *op.Call) (context.Context, error)
 	if err := caller.count(now); err != nil {
 		return nil, err
 	}
+	if a.things.NearLimit(caller.Workspace()) { // CueAPI wire contract 1.13
+		c.Header.Set("X-CueAPI-Usage-Warning", "approaching_limit")
+	}
 	ctx = context.WithValue(ctx, callerKey{}, caller)
 	if c.Effect != op.Read && !c.Unaudited {
 		ctx = db.WithBeforeCommit(ctx, mayCommit)

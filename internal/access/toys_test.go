@@ -74,6 +74,8 @@ func seen(filter [][]Pattern, id, name string) bool {
 	return true
 }
 
+func (*toys) NearLimit(string) bool { return false }
+
 func (y *toys) Usage(*db.Tx, string, time.Time) (Usage, error) { return Usage{1, 2, 3}, nil }
 
 // put notes a cue of a workspace.

@@ -93,6 +93,9 @@ func Open(ctx context.Context, o Options) (*Cues, error) {
 	if _, err := c.lookUp(ctx, c.now(), 0); err != nil {
 		return nil, fmt.Errorf("read when the next cue is due: %w", err)
 	}
+	if err := c.readNear(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.readLanes(ctx); err != nil {
 		return nil, err
 	}
@@ -135,12 +138,5 @@ func (c *Cues) Calls(ctx context.Context) (s CallStats) {
 	return s
 }
 
-// caller is who makes the call. A workspace that has used most of its month's executions is told so in a header (CueAPI wire
-// contract 1.13).
-func (c *Cues) caller(ctx context.Context) *access.Caller {
-	k := access.From(ctx)
-	if c.NearLimit(k.Workspace()) {
-		op.CallOf(ctx).Header.Set("X-CueAPI-Usage-Warning", "approaching_limit")
-	}
-	return k
-}
+// caller is who makes the call.
+func (c *Cues) caller(ctx context.Context) *access.Caller { return access.From(ctx) }

@@ -67,6 +67,7 @@ const (
 	sqlCountersAdd = `INSERT INTO counters (workspace_id, name, value)
 		SELECT r.workspace, r.name, r.delta FROM @rows(workspace TEXT ?1, name TEXT ?2, delta INTEGER ?3) AS r WHERE true
 		ON CONFLICT (workspace_id, name) DO UPDATE SET value = counters.value + excluded.value`
+	sqlCountersOf = `SELECT workspace_id, value FROM counters WHERE name = ?1`
 	sqlCounterGet = `SELECT coalesce(sum(value), 0) FROM counters WHERE workspace_id = ?1 AND name = ?2`
 )
 

@@ -34,7 +34,7 @@ func (c *Cues) admit(tx *db.Tx, workspace string, now op.Time, n int64) (int64, 
 	if err != nil {
 		return 0, fmt.Errorf("read the usage of the month: %w", err)
 	}
-	near := 10*(used+n) >= 8*plan.ExecutionLimit
+	near := isNear(used+n, plan.ExecutionLimit)
 	tx.AfterCommit(func() { c.near.set(workspace, month(now), near) })
 	if used+n <= plan.ExecutionLimit {
 		return n, nil
@@ -80,8 +80,8 @@ func (c *Cues) admitAll(tx *db.Tx, fs []firing, verdicts []verdict, now op.Time)
 	return room, nil
 }
 
-// nearness knows which workspaces have used 80 % or more of their month's executions, as far as they were asked about since
-// the start. The zero value is ready.
+// nearness knows which workspaces have used 80 % or more of their month's executions: at the start all are asked about, and then
+// each when it gets an execution or somebody reads its usage. The zero value is ready.
 type nearness struct {
 	mu    sync.RWMutex
 	month map[string]string
@@ -98,6 +98,37 @@ func (n *nearness) set(workspace, month string, near bool) {
 		n.month = map[string]string{}
 	}
 	n.month[workspace] = month
+}
+
+// isNear says whether so many executions are 80 % or more of a limit.
+func isNear(used, limit int64) bool { return limit < noCap && 10*used >= 8*limit }
+
+// readNear finds the workspaces that are near their limit at the start.
+func (c *Cues) readNear(ctx context.Context) error {
+	type row struct {
+		workspace string
+		used      int64
+	}
+	now := c.now()
+	err := c.DB.View(ctx, func(tx *db.Tx) error {
+		rows, err := tx.Query(sqlCountersOf, countMonth(now))
+		all, err := scanAll(rows, err, func(r *row, s scanner) error { return s.Scan(&r.workspace, &r.used) })
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			plan, err := c.Access.Plan(tx, r.workspace)
+			if err != nil {
+				return err
+			}
+			c.near.set(r.workspace, month(now), isNear(r.used, plan.ExecutionLimit))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the usage of the month: %w", err)
+	}
+	return nil
 }
 
 // NearLimit says whether a workspace is known to have used at least 80 % of this month's executions.
@@ -202,7 +233,7 @@ func (c *Cues) getUsage(ctx context.Context, _ struct{}) (out usageObject, err e
 	}
 	calls, limit := c.Access.RateUse(caller)
 	out.RateLimit = rateUsage{limit, limit, calls}
-	near := out.Executions.Limit < noCap && 10*out.Executions.Used >= 8*out.Executions.Limit
+	near := isNear(out.Executions.Used, out.Executions.Limit)
 	c.near.set(caller.Workspace(), month(op.TimeOf(now)), near)
 	return out, nil
 }

@@ -72,6 +72,53 @@ func TestUsageCounts(t *testing.T) {
 	})
 }
 
+// Every answer to a key carries the warning from 80 % of the month's executions on, also right after a start, and none does below or
+// in a new month (CueAPI wire contract 1.13). What is refused for the plan counts nothing.
+func TestUsageWarning(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.sql("UPDATE workspaces SET execution_limit = 10")
+		id := f.cue("c", "0 0 1 1 *")
+		warns := func(want string) {
+			t.Helper()
+			for _, name := range []string{"cue.list", "key.self", "usage.get", "execution.list"} {
+				if got := f.call(f.admin, name, nil).Header.Get("X-CueAPI-Usage-Warning"); got != want {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
+			}
+			r := f.call(f.admin, "cue.get", input{"id": "nothing"})
+			if got := r.Header.Get("X-CueAPI-Usage-Warning"); r.Err == nil || got != want {
+				t.Errorf("a refusal: %q, want %q", got, want)
+			}
+		}
+		for range 7 {
+			f.ok(f.admin, "cue.fire", input{"id": id})
+		}
+		warns("")
+		f.ok(f.admin, "cue.fire", input{"id": id})
+		warns("approaching_limit")
+		f.restart()
+		warns("approaching_limit")
+		for range 3 {
+			f.ok(f.admin, "cue.fire", input{"id": id}) // the third begins the grace
+		}
+		f.clock.Advance(planGrace - time.Microsecond)
+		f.ok(f.admin, "cue.fire", input{"id": id})
+		f.clock.Advance(time.Microsecond)
+		f.refused(f.admin, "cue.fire", input{"id": id}, 403, "execution_limit_exceeded")
+		last := f.ok(f.admin, "execution.list", input{"limit": 1})["executions"].([]any)[0].(map[string]any)["id"]
+		f.ok(f.admin, "execution.report", input{"id": last, "success": true}) // claims, reports and attempts go on, and count nothing
+		f.refused(f.admin, "execution.replay", input{"id": last}, 403, "execution_limit_exceeded")
+		holds(t, f.ok(f.admin, "usage.get", nil), map[string]any{
+			"executions.used": 12., "executions.limit": 10., "executions.remaining": 0., "executions.percent_used": 120., "executions.percentage": 120.,
+			"executions.projected_month_end": 15., "executions.will_exceed_limit": true,
+		})
+		f.clock.Set(time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC))
+		warns("")
+		f.restart()
+		warns("")
+	})
+}
+
 // Concurrent fires over the limit and after the grace: exactly as many pass as there is room for.
 func TestExecutionLimitIsExact(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
