@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"unstuck/internal/access"
@@ -51,10 +52,11 @@ type Options struct {
 // Alerts is the state of the package: one per server. Its methods may be called from any goroutine.
 type Alerts struct {
 	Options
-	heard func(Raised)
-	woken chan struct{} // holds a token when there is something to send
-	post  post
-	tests tests
+	heard  func(Raised)
+	raised [len(types)]atomic.Int64 // since the start, by type
+	woken  chan struct{}            // holds a token when there is something to send
+	post   post
+	tests  tests
 }
 
 // Raised is an alert that was raised, and stored.
@@ -67,7 +69,7 @@ type Raised struct {
 // OnRaise has every alert told that is raised from now on, after its commit. It is called once, before the first is.
 func (a *Alerts) OnRaise(fn func(Raised)) { a.heard = fn }
 
-// Open prepares the package on an open database. It starts nothing; see Run and WatchKeys.
+// Open prepares the package on an open database. It starts nothing; see Run and Tend.
 func Open(o Options) *Alerts {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -127,9 +129,12 @@ func (a *Alerts) add(tx *db.Tx, n *New, severity string, w Words, now, recovered
 	if err != nil {
 		return fmt.Errorf("raise an alert about %s%s: %w", n.CueID, n.KeyID, err)
 	}
-	if a.heard != nil {
-		tx.AfterCommit(func() { a.heard(Raised{New: *n, ID: id, Severity: severity, Title: w.Title, At: now}) })
-	}
+	tx.AfterCommit(func() {
+		a.raised[slices.Index(types[:], n.Type)].Add(1)
+		if a.heard != nil {
+			a.heard(Raised{New: *n, ID: id, Severity: severity, Title: w.Title, At: now})
+		}
+	})
 	return a.queue(tx, id, n.Workspace, now)
 }
 

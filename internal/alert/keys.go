@@ -2,6 +2,7 @@ package alert
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,7 +16,7 @@ const KeyExpiring = "key_expiring"
 
 const (
 	day      = 24 * time.Hour
-	keysWake = time.Minute // how often ends are looked at
+	wake     = time.Minute // how often ends and old alerts are looked at
 	keysSeen = 40 * day    // so long before its end a key is noted, without a word
 	keysMost = 500         // keys that one transaction deals with
 )
@@ -58,13 +59,13 @@ type endChange struct {
 	tell    bool
 }
 
-// WatchKeys looks at the ends of keys until ctx ends.
-func (a *Alerts) WatchKeys(ctx context.Context) error {
-	ticker := time.NewTicker(keysWake)
+// Tend looks at the ends of keys, and removes old alerts, until ctx ends.
+func (a *Alerts) Tend(ctx context.Context) error {
+	ticker := time.NewTicker(wake)
 	defer ticker.Stop()
 	for {
-		if err := a.LookAtKeys(ctx); err != nil && ctx.Err() == nil {
-			a.Log.Error("looking for keys that end soon failed; it is tried again", "error", err)
+		if err := a.Settle(ctx); err != nil && ctx.Err() == nil {
+			a.Log.Error("looking for keys that end soon and for old alerts failed; it is tried again", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -72,6 +73,11 @@ func (a *Alerts) WatchKeys(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// Settle does once what Tend does.
+func (a *Alerts) Settle(ctx context.Context) error {
+	return errors.Join(a.LookAtKeys(ctx), a.Forget(ctx))
 }
 
 // LookAtKeys raises an alert for each key in use of whose end a step has come, once for each step, and closes those about ends that are

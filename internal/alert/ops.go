@@ -176,7 +176,7 @@ type list struct {
 const countMost = 10_000
 
 // types are those that can be asked for. CueAPI's documents have one of them in the singular too.
-var types = []string{Disabled, Failures, KeyExpiring, Missed, Timeout, Recovered, Unverified}
+var types = [...]string{Disabled, Failures, KeyExpiring, Missed, Timeout, Recovered, Unverified}
 
 const failureShort = "consecutive_failure"
 
@@ -185,8 +185,8 @@ func (a *Alerts) list(ctx context.Context, in listInput) (out list, err error) {
 	if in.Type.Val == failureShort {
 		in.Type.Val = Failures
 	}
-	if in.Type.Set && !slices.Contains(types, in.Type.Val) {
-		return out, InvalidFilter.Msg("alert_type must be one of: %s", strings.Join(types, ", "))
+	if in.Type.Set && !slices.Contains(types[:], in.Type.Val) {
+		return out, InvalidFilter.Msg("alert_type must be one of: %s", strings.Join(types[:], ", "))
 	}
 	err = a.DB.View(ctx, func(tx *db.Tx) error {
 		if in.CueID.Set {

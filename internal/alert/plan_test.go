@@ -63,6 +63,8 @@ func TestPlans(t *testing.T) {
 			{"alerts_", sqlClose, []any{"c", 1}},
 			{"alerts_", sqlEnd, []any{"c", 1}},
 			{"alerts_", sqlKeyOver, []any{"k", 1, 2}},
+			{"alerts_over", sqlOld, []any{1, 200}},
+			{"alerts", sqlForget, []any{[]string{"a", "b"}}},
 			{"alerts_cue", sqlGone, []any{"ws", "c"}},
 			{"alerts", sqlAck, []any{"id", 1, "key"}},
 			{"alerts_cue", sqlAlerts + about.String() + sqlNewest + " LIMIT 20", about.Args},

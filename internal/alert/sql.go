@@ -25,6 +25,10 @@ const (
 		AND (type <> 'callback_disabled' OR NOT EXISTS (SELECT 1 FROM cues c WHERE c.id = alerts.cue_id AND c.status = 'paused'))`
 	sqlEnd = `UPDATE alerts SET recovered_at = ?2 WHERE cue_id = ?1 AND key_id = '' AND recovered_at IS NULL`
 
+	sqlOld       = `SELECT id FROM alerts WHERE recovered_at IS NOT NULL AND recovered_at < ?1 ORDER BY recovered_at LIMIT ?2`
+	sqlForget    = `DELETE FROM alerts WHERE id IN @list(?1)`
+	sqlOpenCount = `SELECT type, count(*) FROM alerts WHERE recovered_at IS NULL GROUP BY type`
+
 	// Ends of keys.
 	sqlEnds   = `SELECT key_id, old_secret, ends_at, step FROM key_ends`
 	sqlEndSet = `INSERT INTO key_ends (key_id, old_secret, ends_at, step) VALUES (?1, ?2, ?3, ?4)

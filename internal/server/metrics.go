@@ -44,7 +44,7 @@ func (s *Server) metrics() http.Handler {
 
 // register declares the product's own figures; those of the database and the scheduler are read when they are asked for.
 func (s *Server) register(reg *prometheus.Registry) {
-	reg.MustRegister(s.meter.calls, s.meter.seconds, &callbacks{s.cues}, s.heart.calls, &store{s.db}, &backlog{s})
+	reg.MustRegister(s.meter.calls, s.meter.seconds, &callbacks{s.cues}, s.heart.calls, &store{s.db}, &backlog{s}, &alerts{s.alerts})
 	reg.MustRegister(s.meter.observed.all()...)
 	counter := func(name, help string, fn func(db.Stats) float64) {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return fn(s.db.Stats()) }))

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"unstuck/internal/alert"
 	"unstuck/internal/cue"
 	"unstuck/internal/db"
 )
@@ -161,4 +162,36 @@ func (b *backlog) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(waiting[i], prometheus.GaugeValue, float64(n))
 	}
 	to <- prometheus.MustNewConstMetric(workers, prometheus.GaugeValue, float64(waits.Workers))
+}
+
+// alerts reads the figures of alerts when it is asked for them.
+type alerts struct{ of *alert.Alerts }
+
+func (*alerts) descs() (raised, open *prometheus.Desc) {
+	return prometheus.NewDesc("unstuck_alerts_raised_total", "Alerts that were raised, by type.", []string{"type"}, nil),
+		prometheus.NewDesc("unstuck_alerts_open", "Alerts that are open, by type.", []string{"type"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (a *alerts) Describe(to chan<- *prometheus.Desc) {
+	raised, open := a.descs()
+	to <- raised
+	to <- open
+}
+
+// Collect implements prometheus.Collector.
+func (a *alerts) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	stats, err := a.of.Stats(ctx)
+	if err != nil { // not known now
+		return
+	}
+	raised, open := a.descs()
+	for kind, n := range stats.Raised {
+		to <- prometheus.MustNewConstMetric(raised, prometheus.CounterValue, float64(n), kind)
+	}
+	for kind, n := range stats.Open {
+		to <- prometheus.MustNewConstMetric(open, prometheus.GaugeValue, float64(n), kind)
+	}
 }

@@ -194,7 +194,7 @@ func (s *Server) Duties(ctx context.Context) error {
 	go func() { s.beatLoop(ctx); done <- nil }()
 	go func() { done <- s.cues.Run(ctx) }()
 	go func() { done <- s.access.Run(ctx) }()
-	go func() { done <- s.alerts.WatchKeys(ctx) }()
+	go func() { done <- s.alerts.Tend(ctx) }()
 	err := errors.Join(<-done, <-done, <-done, <-done, <-done)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil

@@ -193,7 +193,7 @@ func (s *Server) Restart(outage time.Duration) {
 // Drain does now all that is due by the clock, as the scheduler would.
 func (s *Server) Drain() {
 	s.t.Helper()
-	if err := errors.Join(s.Cues().Settle(context.Background()), s.Alerts().LookAtKeys(context.Background())); err != nil {
+	if err := errors.Join(s.Cues().Settle(context.Background()), s.Alerts().Settle(context.Background())); err != nil {
 		s.t.Fatal(err)
 	}
 }
