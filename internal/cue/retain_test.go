@@ -164,6 +164,34 @@ func TestRetentionKeeps(t *testing.T) {
 	})
 }
 
+// A cue that fails seldom raises its alert although it counts more failures than retention keeps of others.
+func TestRetentionKeepsWhatAlertsCount(t *testing.T) {
+	keeping(t, func(t *testing.T, f *fixture) {
+		id := f.ok(f.admin, "cue.create", newCue("weekly", input{"schedule": input{"type": "recurring", "cron": "0 0 1 1 *"}, "alerts": input{"consecutive_failures": 5}}))["id"]
+		for range 8 {
+			if n := f.number("SELECT count(*) FROM alerts"); n != 0 {
+				break
+			}
+			e := f.ok(f.admin, "cue.fire", input{"id": id})["execution_id"]
+			f.ok(f.admin, "execution.report", input{"id": e, "success": false})
+			f.clock.Advance(12 * 24 * time.Hour)
+			f.retain()
+		}
+		if n, all := f.number("SELECT count(*) FROM executions"), f.alerts(f.admin, nil); n != 5 || len(all) != 1 || all[0]["alert_type"] != "consecutive_failures" {
+			t.Errorf("%d executions are left, alerts %v", n, all)
+		}
+		f.ok(f.admin, "execution.report", input{"id": f.ok(f.admin, "cue.fire", input{"id": id})["execution_id"], "success": true})
+		for range 3 { // and no more than it counts
+			f.ok(f.admin, "execution.report", input{"id": f.ok(f.admin, "cue.fire", input{"id": id})["execution_id"], "success": true})
+			f.clock.Advance(12 * 24 * time.Hour)
+			f.retain()
+		}
+		if n := f.number("SELECT count(*) FROM executions"); n != 5 {
+			t.Errorf("%d executions are left in the end", n)
+		}
+	})
+}
+
 // A replay and a chain go on when what they came from is gone.
 func TestRetentionLeavesReplaysAndChains(t *testing.T) {
 	keeping(t, func(t *testing.T, f *fixture) {

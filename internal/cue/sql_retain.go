@@ -2,13 +2,18 @@ package cue
 
 // All SQL of retention. `removable` is what may go once it is old: it has ended, nobody's judgement is awaited, and the clock has
 // nothing to do about it (a lease, a call under way and an awaited outcome have a deadline; a queued call has deliver_at). No
-// open alert names it. While its cue goes on, it is none of the latest retainLatest that ended.
+// open alert names it. While its cue goes on, it is none of the latest retainLatest that ended, nor of as many as the cue counts in a
+// row before it raises an alert (100 at most).
 const (
 	removable = `e.` + ended + ` AND e.outcome_state <> 'verification_pending' AND e.deadline IS NULL AND e.deliver_at IS NULL
 		AND NOT EXISTS (SELECT 1 FROM alerts a WHERE a.cue_id = e.cue_id AND a.execution_id = e.id AND a.recovered_at IS NULL)
 		AND (NOT EXISTS (SELECT 1 FROM cues c WHERE c.id = e.cue_id AND c.status IN ('active', 'paused'))
 			OR (e.created_at, e.id) < (SELECT n.created_at, n.id FROM executions n WHERE n.cue_id = e.cue_id AND n.` + ended + `
-				ORDER BY n.created_at DESC, n.id DESC LIMIT 1 OFFSET 2))`
+				ORDER BY n.created_at DESC, n.id DESC LIMIT 1 OFFSET 2)
+			AND NOT EXISTS (SELECT 1 FROM cues c WHERE c.id = e.cue_id AND (c.alert_failures > 3 OR c.alert_misses > 3)
+				AND (SELECT count(*) FROM (SELECT 1 FROM executions n WHERE n.cue_id = e.cue_id AND n.` + ended + `
+					AND (n.created_at, n.id) > (e.created_at, e.id) LIMIT 100) AS younger)
+					< CASE WHEN c.alert_misses > c.alert_failures THEN c.alert_misses ELSE c.alert_failures END))`
 	ended = `status IN ('success', 'failed', 'missed', 'outcome_timeout')`
 
 	sqlRetainNext = `SELECT min(workspace_id) FROM executions WHERE workspace_id > ?1`
