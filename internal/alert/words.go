@@ -91,7 +91,7 @@ func chat(o *Object, most int, write func(rune) string) string {
 		return true
 	}
 	plain := strings.NewReplacer("```", "'''")
-	if add(plain.Replace(cut(o.Title, 300))) && add(fence) && add(plain.Replace(strings.TrimSpace(rest))) && add(end) {
+	if add(plain.Replace(cut(o.Title, 300))) && add(fence) && add(plain.Replace(strings.TrimRight(strings.TrimLeft(rest, "\n"), " \n"))) && add(end) {
 		return b.String()
 	}
 	return b.String()[:kept] + more

@@ -40,6 +40,9 @@ func TestChatWords(t *testing.T) {
 	if b := bodyOf(long); !strings.HasSuffix(b.Content, "…\n```\nunstuck alerts get 42") || !strings.HasSuffix(b.Text, "unstuck alerts get 42") || len(b.Content) < 1800 {
 		t.Errorf("%q", b.Content)
 	}
+	if b := bodyOf(&Object{Title: "t", Text: "t\n\n  13:00   due\n  13:15   missed\n"}); b.Text != "t\n```\n  13:00   due\n  13:15   missed\n```" {
+		t.Errorf("columns do not stay columns: %q", b.Text)
+	}
 	if b := bodyOf(&Object{Title: "nightly recovered", Text: "nightly recovered"}); b.Text != "nightly recovered" || b.Content != b.Text {
 		t.Errorf("%q", b.Text)
 	}

@@ -88,6 +88,8 @@ var nouns = map[string]nounText{
 	"cues":       {"work", "What is to be done, and when"},
 	"executions": {"work", "One due or fired time of a cue each: take work, report, verify, replay"},
 	"workers":    {"work", "Who takes work"},
+	"alerts":     {"work", "What is wrong, and where it is told"},
+	"echo":       {"work", "A callback to try things with, without a receiver of your own"},
 	"server":     {"server", "How the server is, and what runs there"},
 	"watch":      {"work", "What happens, as it happens"},
 	"usage":      {"work", "How much of the plan is used"},

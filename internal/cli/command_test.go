@@ -190,3 +190,12 @@ func TestNoTwoCommandsShareAName(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryNounIsExplained: help says in words what a group of commands is for, and does not just repeat its name.
+func TestEveryNounIsExplained(t *testing.T) {
+	for _, c := range newDoor(Env{}).root().Commands() {
+		if !c.Hidden && c.Short == strings.ReplaceAll(c.Name(), "-", " ") {
+			t.Errorf("`%s` is not explained in nouns", c.CommandPath())
+		}
+	}
+}
