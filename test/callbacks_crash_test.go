@@ -122,7 +122,7 @@ func (b *barrage) round(each int) {
 				b.mu.Lock()
 				b.fired[r.Str("id")] = true
 				b.mu.Unlock()
-				if r, err = b.call("POST /v1/cues/"+b.pulled+"/fire", obj{}); err != nil {
+				if _, err := b.call("POST /v1/cues/"+b.pulled+"/fire", obj{}); err != nil {
 					return
 				}
 			}
