@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,14 +21,14 @@ func BenchmarkRetention(b *testing.B) {
 	if err != nil {
 		n = 20_000
 	}
-	most := 20 * time.Second
+	most := int64(40_000) // pairs
 	if testing.Short() {
-		n, most = 1000, 100*time.Millisecond
+		n, most = 1000, 100
 	}
 	onEach(b, func(b *testing.B, f *fixture) {
 		f.cues.RetainFor = 24 * time.Hour
 		f.bury(n)
-		f.stock(int(most/time.Second)*2000 + 1000)
+		f.stock(int(most + most/4))
 		worker := f.key("worker", nil)
 		report := func(name string, times []time.Duration) {
 			slices.Sort(times)
@@ -36,7 +37,7 @@ func BenchmarkRetention(b *testing.B) {
 			}
 		}
 		b.ResetTimer()
-		report("alone", f.pairs(worker, time.Now().Add(most/4), nil))
+		report("alone", f.pairs(worker, most/4, nil))
 		done := make(chan struct{})
 		began := time.Now()
 		go func() {
@@ -46,18 +47,19 @@ func BenchmarkRetention(b *testing.B) {
 			}
 			b.ReportMetric(float64(f.cues.Retained().Removed)/time.Since(began).Seconds(), "removed/s")
 		}()
-		report("beside", f.pairs(worker, time.Now().Add(most), done))
+		report("beside", f.pairs(worker, most, done))
 		<-done
 	})
 }
 
-// pairs makes pairs until a moment, or until something is done, and says how long each took.
-func (f *fixture) pairs(worker string, until time.Time, done <-chan struct{}) (times []time.Duration) {
+// pairs makes pairs, at most so many and until something is done, and says how long each took.
+func (f *fixture) pairs(worker string, most int64, done <-chan struct{}) (times []time.Duration) {
 	var mu sync.Mutex
+	var made atomic.Int64
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for time.Now().Before(until) {
+			for made.Add(1) <= most {
 				select {
 				case <-done:
 					return
