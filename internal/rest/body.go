@@ -187,7 +187,8 @@ func withEcho(answer, received []byte) []byte {
 	var v any
 	if err := dec.Decode(&v); err == nil {
 		echo = op.Marshal(v)
-		sum = sha256.Sum256(echo)
+		raw := strings.NewReplacer(`\\`, `\\`, `\u2028`, "\u2028", `\u2029`, "\u2029") // Go alone escapes these two
+		sum = sha256.Sum256([]byte(raw.Replace(string(echo))))
 	}
 	out := bytes.TrimSuffix(answer, []byte("}"))
 	if len(members) > 0 {

@@ -414,6 +414,8 @@ func TestVerifyEcho(t *testing.T) {
 	for _, c := range []struct{ name, method, path, body, header, want string }{
 		{"an object", "POST", "/v1/things", `{ "name" : "é<", "extra":{"b":1.0,"a":[1]} }`, " True ",
 			`"parts":{"a":1},"body_received":{"extra":{"a":[1],"b":1.0},"name":"é<"},"body_received_sha256":"` + sum(`{"extra":{"a":[1],"b":1.0},"name":"é<"}`) + `"}`},
+		{"line separators, which Go escapes and Python does not", "POST", "/v1/things", `{"name":"a\u2028b\u2029c\\u2028"}`, "true",
+			`"parts":{"a":1},"body_received":{"name":"a\u2028b\u2029c\\u2028"},"body_received_sha256":"` + sum("{\"name\":\"a\u2028b\u2029c"+`\\u2028"}`) + `"}`},
 		{"nothing", "POST", "/v1/things/claim", ``, "true",
 			`"parts":{"a":1},"body_received":null,"body_received_sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}`},
 		{"null", "POST", "/v1/things/claim", `null`, "true", `"parts":{"a":1},"body_received":null,"body_received_sha256":"` + sum("null") + `"}`},
