@@ -30,7 +30,7 @@ import (
 const allTargets = "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64"
 
 // files are what lies beside the program in an archive, by their places in the repository; folders with all that is in them.
-var files = []string{"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "deploy/unstuck.service", "deploy/compose.yaml", "deploy/Caddyfile", "docs/examples"}
+var files = []string{"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "deploy/unstuck.service", "deploy/compose.yaml", "deploy/Caddyfile", "deploy/grafana", "deploy/prometheus", "docs/examples"}
 
 func main() {
 	out := flag.String("out", "dist", "folder for what is made; is emptied first")
