@@ -89,7 +89,8 @@ type composeFile struct {
 }
 
 // TestCompose: compose.yaml names settings that there are, volumes that it declares and files that lie beside it; nobody reaches the
-// server but through Caddy, whose address is the one that is trusted; and where Docker's own plugin is, that takes it.
+// server but through Caddy, whose address is the one that is trusted; what alerts need is passed on to the server; and where Docker's own
+// plugin is, that takes it.
 func TestCompose(t *testing.T) {
 	text := shipped(t, "deploy/compose.yaml")
 	var c composeFile
@@ -131,6 +132,11 @@ func TestCompose(t *testing.T) {
 	}
 	if !slices.Equal(c.Services["postgres"].Profiles, []string{"postgres"}) {
 		t.Errorf("PostgreSQL starts in %v", c.Services["postgres"].Profiles)
+	}
+	for _, name := range []string{"PUBLIC_URL", "SMTP_HOST", "SMTP_PORT", "SMTP_USER", "SMTP_PASSWORD", "SMTP_FROM", "SMTP_TLS", "RETENTION_DAYS", "HEARTBEAT_URL"} {
+		if _, passed := ours.Environment["UNSTUCK_"+name]; !passed {
+			t.Errorf("what .env says as UNSTUCK_%s does not reach the server", name)
+		}
 	}
 	serverTakes(t, ours.Environment)
 	if exec.Command("docker", "compose", "version").Run() == nil { // without it, the above must do
