@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -25,6 +26,12 @@ type KeyStory struct {
 	Mend           []string // commands that let its holder call again
 }
 
+// Holder is who calls with a key: the worker as which it calls, "" for none, and when it was let in last.
+type Holder struct {
+	Worker string
+	Heard  op.Time
+}
+
 // storyWithin is how far back the audit log is searched for whoever changed a key.
 const storyWithin = 30 * dayUS
 
@@ -34,14 +41,16 @@ type teller struct {
 	tx            *db.Tx
 	workspace, id string
 	operation     string
+	holder        Holder
 	KeyStory
 }
 
 // TellKey tells how a key stands towards an operation on a cue, by the ruling that the guard makes, and, from the audit log, since
 // when and through whom. Where nothing is in the way now, it looks for what was refused between two moments. Of a key that is not
-// there nothing is told.
-func (a *Access) TellKey(tx *db.Tx, workspace, id, operation, cueID, cueName string, from, to op.Time) (KeyStory, error) {
-	t := &teller{Access: a, tx: tx, workspace: workspace, id: id, operation: operation}
+// there nothing is told. Where its holder calls from, and through which door, is what a call brought that was refused since it was let
+// in last.
+func (a *Access) TellKey(tx *db.Tx, workspace, id, operation, cueID, cueName string, h Holder, from, to op.Time) (KeyStory, error) {
+	t := &teller{Access: a, tx: tx, workspace: workspace, id: id, operation: operation, holder: h}
 	row, err := readKey(tx, workspace, id)
 	if isNone(err) {
 		return t.KeyStory, nil
@@ -129,8 +138,22 @@ func (t *teller) ruling(g grant, operation, cueID, cueName string) error {
 	if i < 0 {
 		return fmt.Errorf("there is no operation %s", operation)
 	}
-	r := g.rule(t.ops[i], &circumstances{now: t.Now().UTC(), anywhere: true, asked: true})
+	c := &circumstances{now: t.Now().UTC(), anywhere: true, asked: true}
+	refused, err := t.refusedSince(t.holder.Heard)
+	if err != nil {
+		return err
+	}
+	if refused != nil {
+		c.via = refused.Via
+		if addr, err := netip.ParseAddr(refused.IP); err == nil {
+			c.addr, c.anywhere = addr, false
+		}
+	}
+	r := g.rule(t.ops[i], c)
 	r.obstacles = append(r.obstacles, g.key.blindTo(cueID, cueName, cueName, "")...)
+	if t.holder.Worker != "" {
+		r.obstacles = append(r.obstacles, g.key.notWorker(t.holder.Worker)...)
+	}
 	switch {
 	case r.lacks != 0:
 		t.Code, t.Lacks = InsufficientScope.Name, strings.Join(r.lacks.names(), ", ")
@@ -151,7 +174,25 @@ func (t *teller) ruling(g grant, operation, cueID, cueName string) error {
 			t.At, t.By = last.At, last.Who.KeyName
 		}
 	}
+	if refused != nil && t.At < t.holder.Heard { // the key is as it was, and its holder calls from elsewhere
+		t.At, t.By = refused.At, ""
+	}
 	return nil
+}
+
+// refusedSince is the latest call of the operation that a restriction of the key refused after a moment; nil for none.
+func (t *teller) refusedSince(at op.Time) (found *AuditRow, err error) {
+	if at == 0 {
+		return nil, nil
+	}
+	err = each(t.tx, sqlAuditTries, []any{t.workspace, t.id, KeyRestricted.Name, int64(at)}, func(r *sql.Rows) error {
+		row, err := scanAudit(r)
+		if found == nil && row.Operation == t.operation {
+			found = &row
+		}
+		return err
+	})
+	return found, err
 }
 
 // last is the latest time that an operation was done to a key; nil when that is long ago.

@@ -371,7 +371,7 @@ func (w *inquiry) who(key string) (string, error) {
 	if !w.namesKeys() {
 		return "key " + key, nil
 	}
-	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, key, "cue.update", w.q.id, w.q.name, w.now, w.now)
+	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, key, "cue.update", w.q.id, w.q.name, access.Holder{}, w.now, w.now)
 	if err != nil || s.Name == "" {
 		return "key " + key, err
 	}

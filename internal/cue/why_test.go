@@ -178,6 +178,15 @@ func TestWhyOfKeys(t *testing.T) {
 		{"restricted", "is restricted (cues) and may not take it", func(f *fixture, id string) {
 			f.ok(f.admin, "key.update", input{"id": id, "restrictions": input{"cues": []string{"other-*"}}})
 		}, "keys widen ID --add-cue 'nightly-report'"},
+		{"restricted by address", "is restricted (ips) and may not take it", func(f *fixture, id string) {
+			f.ok(f.admin, "key.update", input{"id": id, "restrictions": input{"ips": []string{"10.0.0.0/8"}}})
+		}, "keys widen ID --add-address '127.0.0.1/32'"},
+		{"restricted by door", "is restricted (via) and may not take it", func(f *fixture, id string) {
+			f.ok(f.admin, "key.update", input{"id": id, "restrictions": input{"via": []string{"mcp"}}})
+		}, "keys widen ID --add-via 'rest'"},
+		{"restricted by worker", "is restricted (worker_ids) and may not take it", func(f *fixture, id string) {
+			f.ok(f.admin, "key.update", input{"id": id, "restrictions": input{"worker_ids": []string{"other"}}})
+		}, "keys widen ID --add-worker 'mac-mini'"},
 		{"rotated", "has a new secret, and the worker calls with the old one", func(f *fixture, id string) {
 			f.ok(f.admin, "key.rotate", input{"id": id, "now": true})
 		}, "keys rotate DIGITS"},

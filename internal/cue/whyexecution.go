@@ -287,7 +287,7 @@ func choice(e *execution) string {
 
 // blameKey finds out whether the key of a silent worker does not let it in, from since or later on, or did not between two moments.
 func (w *inquiry) blameKey(h seenWorker, lead string, since, from, to op.Time) (bool, error) {
-	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, h.key, "execution.claim", w.q.id, w.q.name, from, to)
+	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, h.key, "execution.claim", w.q.id, w.q.name, access.Holder{Worker: h.worker, Heard: h.heard}, from, to)
 	if err != nil || s.Code == "" || s.At < since {
 		return false, err
 	}
