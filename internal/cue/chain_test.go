@@ -138,6 +138,9 @@ func TestChainStops(t *testing.T) {
 			t.Helper()
 			id := f.run("first", true)
 			holds(t, f.ok(f.admin, "execution.get", input{"id": id}), map[string]any{"status": "success", "chain_stopped": why, "chain_child_id": nil, "chain_id": id})
+			if all := facts(f.ok(f.admin, "execution.why", input{"id": id})); !strings.Contains(all, "fired no other cue after it: the next one ") {
+				t.Errorf("why does not tell of it:\n%s", all)
+			}
 		}
 		f.ok(f.admin, "cue.pause", input{"id": next})
 		stopped("paused")

@@ -84,6 +84,9 @@ func (w *inquiry) succeeded(e *execution) error {
 		done = *e.deliveredAt
 	}
 	w.fact(done, "done")
+	if stopped := map[string]string{chainGone: "is deleted", chainPaused: "was paused", chainPlan: "had no room in the plan"}[e.chain.next]; stopped != "" {
+		w.fact(done, "fired no other cue after it: the next one %s", stopped)
+	}
 	from, to, down, err := absence(w.tx, e.scheduledFor)
 	if err != nil {
 		return err
