@@ -45,7 +45,7 @@ type Options struct {
 
 	Callbacks webhook.Policy               // which addresses alerts may be sent to
 	Mail      *mail.Sender                 // nil: no mail is sent
-	Observe   func(channel, result string) // hears of every attempt to deliver: sent, failed (it is sent again), lost; nil for nobody
+	Observe   func(channel, result string) // hears of every attempt to deliver: sent, failed (it is sent again), lost; and of letters that are left_out; nil for nobody
 	Watch     func() *Watch                // who watches the server from outside; nil for nobody
 }
 
@@ -115,19 +115,11 @@ func (a *Alerts) Raise(tx *db.Tx, n New, now op.Time) error {
 	return a.add(tx, &n, warning, w, now, -1)
 }
 
-// add writes an alert; recovered is -1 for one that is open.
+// add raises an alert; recovered is -1 for one that is open.
 func (a *Alerts) add(tx *db.Tx, n *New, severity string, w Words, now, recovered op.Time) error {
-	if n.Metadata == nil {
-		n.Metadata = map[string]any{}
-	}
-	if a.URL != "" {
-		w.Body += "\n" + a.URL + "/docs/help/alerts\n"
-	}
 	id := db.NewUUID(now.Std())
-	_, err := tx.Exec(sqlAdd, id, n.Workspace, n.CueID, n.CueName, n.ExecutionID, n.KeyID, n.Type, severity, w.Title, w.Body, n.Message,
-		string(op.Marshal(n.Metadata)), n.Since, now, int64(recovered))
-	if err != nil {
-		return fmt.Errorf("raise an alert about %s%s: %w", n.CueID, n.KeyID, err)
+	if err := a.write(tx, id, n, severity, w, now, recovered); err != nil {
+		return err
 	}
 	tx.AfterCommit(func() {
 		a.raised[slices.Index(types[:], n.Type)].Add(1)
@@ -135,7 +127,23 @@ func (a *Alerts) add(tx *db.Tx, n *New, severity string, w Words, now, recovered
 			a.heard(Raised{New: *n, ID: id, Severity: severity, Title: w.Title, At: now})
 		}
 	})
-	return a.queue(tx, id, n.Workspace, now)
+	return a.queue(tx, sqlSendAdd, id, n.Workspace, now)
+}
+
+// write stores an alert; see add.
+func (a *Alerts) write(tx *db.Tx, id string, n *New, severity string, w Words, now, recovered op.Time) error {
+	if n.Metadata == nil {
+		n.Metadata = map[string]any{}
+	}
+	if a.URL != "" {
+		w.Body += "\n" + a.URL + "/docs/help/alerts\n"
+	}
+	_, err := tx.Exec(sqlAdd, id, n.Workspace, n.CueID, n.CueName, n.ExecutionID, n.KeyID, n.Type, severity, w.Title, w.Body, n.Message,
+		string(op.Marshal(n.Metadata)), n.Since, now, int64(recovered))
+	if err != nil {
+		return fmt.Errorf("raise an alert about %s%s: %w", n.CueID, n.KeyID, err)
+	}
+	return nil
 }
 
 // Good is an execution that succeeded.

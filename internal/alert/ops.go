@@ -106,6 +106,17 @@ type Delivery struct {
 	Error    string   `json:"error" doc:"what went wrong at the last attempt; empty when nothing did"`
 }
 
+func (d *Delivery) judge() {
+	switch {
+	case d.SentAt != nil:
+		d.State = "sent"
+	case d.NextAt == nil:
+		d.State = "lost"
+	default:
+		d.State = "waiting"
+	}
+}
+
 // addDeliveries reads what became of alerts.
 func addDeliveries(tx *db.Tx, all []Object) error {
 	ids, of := make([]string, len(all)), make(map[string]*Object, len(all))
@@ -120,16 +131,11 @@ func addDeliveries(tx *db.Tx, all []Object) error {
 	defer rows.Close()
 	for rows.Next() {
 		var id string
-		d := Delivery{State: "waiting"}
+		var d Delivery
 		if err := rows.Scan(&id, &d.Channel, &d.Attempts, &d.NextAt, &d.SentAt, &d.Error); err != nil {
 			return err
 		}
-		switch {
-		case d.SentAt != nil:
-			d.State = "sent"
-		case d.NextAt == nil:
-			d.State = "lost"
-		}
+		d.judge()
 		of[id].Deliveries = append(of[id].Deliveries, d)
 	}
 	return rows.Err()
@@ -252,6 +258,7 @@ func cueOf(tx *db.Tx, caller *access.Caller, ref string) (string, error) {
 func seen(caller *access.Caller) *db.Where {
 	w := &db.Where{}
 	w.And("a.workspace_id = ?", caller.Workspace())
+	w.And("a.type <> ?", failureType)
 	access.OnlyCues(w, caller.CueFilter())
 	return w
 }

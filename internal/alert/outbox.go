@@ -30,9 +30,9 @@ var sendRetry = webhook.Retry{MaxAttempts: 8, Backoff: []time.Duration{
 // errorMost is how many characters are kept of what went wrong.
 const errorMost = 500
 
-// queue writes an alert into the outbox.
-func (a *Alerts) queue(tx *db.Tx, id, workspace string, now op.Time) error {
-	n, err := tx.Exec(sqlSendAdd, id, workspace, now)
+// queue writes an alert into the outbox, by the channels that the query takes.
+func (a *Alerts) queue(tx *db.Tx, query, id, workspace string, now op.Time) error {
+	n, err := tx.Exec(query, id, workspace, now)
 	if err != nil {
 		return fmt.Errorf("write alert %s into the outbox: %w", id, err)
 	}

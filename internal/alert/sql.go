@@ -37,6 +37,16 @@ const (
 	sqlKeyOver = `UPDATE alerts SET recovered_at = ?3 WHERE cue_id = '' AND key_id = ?1 AND type = 'key_expiring' AND recovered_at IS NULL AND (since = ?2 OR ?2 = 0)`
 )
 
+// Letters; see letter.go.
+const (
+	sqlAlertMailed = `SELECT 1 FROM alerts a WHERE a.cue_id = ?1 AND a.cue_id <> '' AND a.created_at >= ?3 AND a.execution_id = ?2 AND a.type <> 'failure'
+		AND (SELECT count(*) FROM alert_sends s WHERE s.alert_id = a.id AND s.kind = 'email') > 0 LIMIT 1`
+	sqlLetters    = `SELECT id, count, created_at FROM alerts WHERE workspace_id = ?1 AND created_at > ?2 AND type = 'failure' ORDER BY created_at DESC, id DESC LIMIT ?3`
+	sqlLetterMore = `UPDATE alerts SET count = count + 1 WHERE id = ?1`
+	sqlLetterOf   = `SELECT attempts, send_at, sent_at, error FROM alert_sends WHERE kind = 'email' AND alert_id =
+		(SELECT a.id FROM alerts a WHERE a.cue_id = ?1 AND a.cue_id <> '' AND a.execution_id = ?2 AND a.type = 'failure' LIMIT 1)`
+)
+
 // Channels and the outbox.
 const (
 	sqlChannels       = `SELECT kind, address, set_at, proved_at, good_at, failing_at, error FROM alert_channels WHERE workspace_id = ?1`
@@ -54,8 +64,9 @@ const (
 
 	sqlSendAdd = `INSERT INTO alert_sends (alert_id, kind, workspace_id, attempts, send_at, error, created_at)
 		SELECT ?1, kind, workspace_id, 0, ?3, '', ?3 FROM alert_channels WHERE workspace_id = ?2`
-	sqlSendNext = `SELECT send_at FROM alert_sends WHERE kind = ?1 AND send_at IS NOT NULL ORDER BY send_at LIMIT 1`
-	sqlSendsDue = `SELECT alert_id, workspace_id, attempts FROM (
+	sqlLetterSend = sqlSendAdd + ` AND kind = 'email'`
+	sqlSendNext   = `SELECT send_at FROM alert_sends WHERE kind = ?1 AND send_at IS NOT NULL ORDER BY send_at LIMIT 1`
+	sqlSendsDue   = `SELECT alert_id, workspace_id, attempts FROM (
 			SELECT alert_id, workspace_id, attempts, send_at, row_number() OVER (PARTITION BY workspace_id ORDER BY send_at, alert_id) AS turn
 			FROM alert_sends WHERE kind = ?1 AND send_at IS NOT NULL AND send_at <= ?2 AND workspace_id NOT IN @list(?5)) AS due
 		WHERE turn <= ?4 ORDER BY turn, send_at, alert_id LIMIT ?3`

@@ -58,6 +58,7 @@ type cueOptions struct {
 	assertions             []string
 	attempts               int64
 	pauseOnFailure         bool
+	mailFailures           bool
 	tellFailures           string
 	callbackOptions
 	fs *pflag.FlagSet
@@ -73,6 +74,7 @@ func (o *cueOptions) add(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.assertions, "require-assertions", nil, "what a reported success must assert to count, by name, such as rows_match")
 	fs.BoolVar(&o.pauseOnFailure, "pause-on-failure", false, "pause when an execution was missed, or failed without a report")
 	fs.StringVar(&o.tellFailures, "tell-failures", "", "address that is told when an execution was missed, or failed without a report; none for nobody")
+	fs.BoolVar(&o.mailFailures, "mail-failures", false, "send an e-mail to the address for alerts when an execution was missed, or failed without a report")
 	o.callbackOptions.add(fs)
 }
 
@@ -101,24 +103,28 @@ func (o *cueOptions) fill(r *run) error {
 	return o.fillOnFailure(r)
 }
 
-// fillOnFailure puts in what happens on a failure. The server takes both parts together, so that of a change of one the other is asked.
+// fillOnFailure puts in what happens on a failure. The server takes its parts together, so that of a change of one the others are asked.
 func (o *cueOptions) fillOnFailure(r *run) error {
-	pause, tell := o.fs.Changed("pause-on-failure"), o.fs.Changed("tell-failures")
-	if !pause && !tell {
+	pause, tell, mails := o.fs.Changed("pause-on-failure"), o.fs.Changed("tell-failures"), o.fs.Changed("mail-failures")
+	if !pause && !tell && !mails {
 		return nil
 	}
-	if r.op.Name == "cue.update" && pause != tell {
+	if r.op.Name == "cue.update" && !(pause && tell && mails) {
 		c, err := r.stored()
 		if err != nil {
 			return err
 		}
 		if !pause {
 			o.pauseOnFailure = c.OnFailure.Pause
-		} else if c.OnFailure.Webhook != nil {
+		}
+		if !tell && c.OnFailure.Webhook != nil {
 			o.tellFailures = *c.OnFailure.Webhook
 		}
+		if !mails {
+			o.mailFailures = c.OnFailure.Email
+		}
 	}
-	on := map[string]any{"pause": o.pauseOnFailure}
+	on := map[string]any{"pause": o.pauseOnFailure, "email": o.mailFailures}
 	if o.tellFailures != "" && o.tellFailures != "none" {
 		on["webhook"] = o.tellFailures
 	}
@@ -277,17 +283,25 @@ func showCueCreated(r *run, a *answer) error {
 	if err != nil {
 		return err
 	}
-	waits := "for workers"
+	waits, warning := "for workers", ""
+	if c.Warning != nil {
+		warning = *c.Warning
+	}
+	rest, lonely := strings.CutPrefix(warning, noWorkers)
 	switch {
 	case c.Transport == "webhook":
 		waits = "calls " + c.Callback.words()
-	case c.Warning != nil:
+	case lonely:
 		waits = "waits for a worker"
 	}
 	r.print("Created cue %s  %s  %s, %s", c.Name, c.ID, c.Status, waits)
 	r.showNext(c.ID, 3)
+	r.caution(strings.TrimSpace(rest))
 	return nil
 }
+
+// noWorkers begins the warning of a new cue that no worker was seen for (CueAPI's words).
+const noWorkers = "No active workers found. Start a worker to process this cue."
 
 func showCueChanged(r *run, a *answer) error {
 	c, err := decode[cueView](a)
@@ -304,6 +318,9 @@ func showCueChanged(r *run, a *answer) error {
 		r.print("Changed cue %s  %s  %s", c.Name, c.ID, c.Status)
 	}
 	r.showNext(c.ID, 3)
+	if c.Warning != nil {
+		r.caution(*c.Warning)
+	}
 	return nil
 }
 
@@ -376,6 +393,9 @@ func showCue(r *run, a *answer) error {
 	}
 	if c.OnFailure.Webhook != nil {
 		t.add("a failure tells", *c.OnFailure.Webhook)
+	}
+	if c.OnFailure.Email {
+		t.add("a failure is told", "by e-mail, to the address for alerts")
 	}
 	if c.OnSuccess != nil {
 		t.add("a success fires", *c.OnSuccess)

@@ -35,6 +35,7 @@ type cueView struct {
 	NeededKeys   []string      `json:"required_payload_keys"`
 	OnSuccess    *string       `json:"on_success_fire"`
 	OnFailure    struct {
+		Email   bool
 		Webhook *string
 		Pause   bool
 	} `json:"on_failure"`

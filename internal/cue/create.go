@@ -3,6 +3,7 @@ package cue
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"unstuck/internal/access"
 	"unstuck/internal/db"
@@ -47,7 +48,7 @@ func (in *createInput) unflatten() error {
 	return nil
 }
 
-// shape refuses what contradicts itself or asks for what this version does not have.
+// shape refuses what contradicts itself.
 func (in *createInput) shape() error {
 	if err := in.definition.shape(); err != nil {
 		return err
@@ -84,7 +85,7 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 	}
 	in.look(ctx, c, in.Transport.Or(transportWebhook))
 	unfit := in.apply(c, fresh, now)
-	lonely := false
+	lonely, unread := false, ""
 	err = c.DB.Update(ctx, func(tx *db.Tx) error {
 		if err := c.nameFree(tx, caller, fresh); err != nil {
 			return err
@@ -107,15 +108,18 @@ func (c *Cues) create(ctx context.Context, in createInput) (out cueObject, err e
 				return err
 			}
 		}
+		if unread, err = c.mailTrouble(tx, &q); err != nil {
+			return err
+		}
 		if out, err = q.object(); err != nil {
 			return err
 		}
 		return access.Record(tx, access.Event{Object: "cue", ID: q.id, Name: q.name, Detail: cueChange{Schedule: []scheduleObject{out.Schedule}}})
 	})
 	if lonely {
-		warning := "No active workers found. Start a worker to process this cue."
-		out.Warning = &warning
+		unread = strings.TrimSpace("No active workers found. Start a worker to process this cue. " + unread)
 	}
+	out.Warning = orNil(unread)
 	return out, err
 }
 

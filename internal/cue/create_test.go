@@ -94,7 +94,6 @@ func TestCreateRefuses(t *testing.T) {
 			{name: "masked header", change: input{"callback": input{"headers": input{"Authorization": "***"}}}, status: 422, code: "validation_error", message: "keeps a stored value"},
 
 			{name: "catch-up", change: input{"catch_up": "sometimes"}, status: 422, code: "validation_error", message: "body.catch_up: Input should be 'run_once_if_missed', 'skip_missed', 'replay_all_missed' or 'replay_all'"},
-			{name: "mail", change: input{"on_failure": input{"email": true}}, status: 422, code: "validation_error", message: "on_failure.email is not part of this version"},
 			{name: "failure webhook", change: input{"on_failure": input{"webhook": "https://10.0.0.1/"}}, status: 400, code: "invalid_callback_url", message: "on_failure.webhook: 10.0.0.1 is a private network"},
 			{name: "delivery of a worker's cue", change: input{"delivery": input{"timeout_seconds": 5}}, status: 422, code: "validation_error", message: "workers pull the executions of this cue"},
 			{name: "no time", change: input{"delivery": input{"timeout_seconds": 0}}, status: 422, code: "validation_error", message: "body.delivery.timeout_seconds"},

@@ -54,6 +54,7 @@ type cue struct {
 	needs               fireNeeds
 	changedBy           string // key id of whoever makes this version; "" for the server. Only for the version
 	failureWebhook      string // address that is told of failures; "" for none
+	failureMail         bool   // the workspace's e-mail address is told of them
 	onSuccess           string // id of the cue that a success fires; "" for none
 	alertFailures       *int64 // so many failures in a row raise an alert; nil when never set
 	alertMisses         *int64 // so many due times in a row that nobody took; nil when never set
@@ -64,7 +65,7 @@ func (q *cue) scan(r scanner) error {
 	return r.Scan(&q.id, &q.workspace, &q.name, &q.description, &q.status, &q.pauseReason, &q.transport, &q.kind, &q.cron, &q.at,
 		&q.timezone, &q.callback, &q.endpoint, &q.timeout, &q.outcomeWithin, &q.payload, &q.task, &q.agent, &q.maxAttempts, &q.backoff, &q.pauseOnFailure, &q.verification, &q.catchUp,
 		&q.nextRun, &q.lastRun, &q.runCount, &q.firedCount, &q.version, &q.decided, &q.createdBy, &q.createdAt, &q.updatedAt,
-		&q.needs.override, &q.needs.keys, &q.onSuccess, &q.failureWebhook, &q.alertFailures, &q.alertMisses)
+		&q.needs.override, &q.needs.keys, &q.onSuccess, &q.failureWebhook, &q.alertFailures, &q.alertMisses, &q.failureMail)
 }
 
 // values are the columns of cueColumns as arguments, in the same order.
@@ -72,7 +73,7 @@ func (q *cue) values() []any {
 	return []any{q.id, q.workspace, q.name, q.description, q.status, q.pauseReason, q.transport, q.kind, q.cron, q.at,
 		q.timezone, q.callback, q.endpoint, q.timeout, q.outcomeWithin, q.payload, q.task, q.agent, q.maxAttempts, q.backoff, q.pauseOnFailure, q.verification, q.catchUp,
 		q.nextRun, q.lastRun, q.runCount, q.firedCount, q.version, q.decided, q.createdBy, q.createdAt, q.updatedAt,
-		q.needs.override, q.needs.keys, q.onSuccess, q.failureWebhook, q.alertFailures, q.alertMisses}
+		q.needs.override, q.needs.keys, q.onSuccess, q.failureWebhook, q.alertFailures, q.alertMisses, q.failureMail}
 }
 
 // live says that the cue counts against the plan's number of cues.
@@ -173,7 +174,7 @@ type cueObject struct {
 	OnFailure    onFailureObject `json:"on_failure"`
 	Verification *verifyObject   `json:"verification" doc:"null when never set"`
 	CatchUp      string          `json:"catch_up" doc:"what happens to due times that were missed. run_once_if_missed: the latest fires, the others are merged into it; skip_missed: those late by more than a minute are skipped; replay_all_missed: each fires, the latest 100 of them"`
-	Warning      *string         `json:"warning" doc:"only in the answer to a create: no worker was seen lately"`
+	Warning      *string         `json:"warning" doc:"only in the answer to a create or an update: no worker was seen lately, or nobody gets the e-mails that it asks for"`
 	CreatedAt    op.Time         `json:"created_at"`
 	UpdatedAt    op.Time         `json:"updated_at"`
 	Delivery     *deliveryObject `json:"delivery" doc:"of webhooks; null when never set: 30 seconds, and a 2xx is done"`
@@ -209,7 +210,7 @@ type retryObject struct {
 }
 
 type onFailureObject struct {
-	Email   bool    `json:"email" doc:"always false: this version sends no mail"`
+	Email   bool    `json:"email" doc:"an e-mail to the workspace's address for alerts when an execution was missed or failed for good without a report; at most 10 an hour, and none where an alert about it goes there"`
 	Webhook *string `json:"webhook" doc:"address that is told when an execution was missed or failed for good without a report; null for none"`
 	Pause   bool    `json:"pause" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
 }
@@ -234,7 +235,7 @@ func (q *cue) object() (cueObject, error) {
 		Schedule: q.scheduleObject(),
 		Payload:  op.Object(q.payload), Retry: retryObject{MaxAttempts: q.maxAttempts},
 		PauseReason: orNil(q.pauseReason), Delivery: q.deliveryObject(), Alerts: q.alertsObject(), NextRun: q.nextRun, LastRun: q.lastRun, RunCount: q.runCount, FiredCount: q.firedCount,
-		OnFailure: onFailureObject{Pause: q.pauseOnFailure, Webhook: orNil(q.failureWebhook)}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
+		OnFailure: onFailureObject{Email: q.failureMail, Pause: q.pauseOnFailure, Webhook: orNil(q.failureWebhook)}, CatchUp: q.catchUp, CreatedAt: q.createdAt, UpdatedAt: q.updatedAt,
 		NeedsOver: q.needs.override, NeededKeys: q.needs.names(), OnSuccess: orNil(q.onSuccess),
 	}
 	if q.payload == "" { // CueAPI's clients need an object

@@ -35,7 +35,7 @@ type retryInput struct {
 }
 
 type onFailureInput struct {
-	Email   bool           `json:"email" default:"false" doc:"only false: this version sends no mail"`
+	Email   bool           `json:"email" default:"false" doc:"an e-mail to the workspace's address for alerts when an execution was missed or failed for good without a report; at most 10 an hour, and none where an alert about it goes there"`
 	Webhook op.Opt[string] `json:"webhook" max:"2083" doc:"address that is told, by a signed POST, when an execution was missed or failed for good without a report"`
 	Pause   bool           `json:"pause" default:"false" doc:"pause a recurring cue when an execution was missed or failed for good without a report"`
 }
@@ -62,12 +62,7 @@ type definition struct {
 	call    error  // why the new address of the callback may not be called; see look
 }
 
-// unbuilt refuses an input of CueAPI that this version does not have. Ignoring it would pretend.
-func unbuilt(field string) error {
-	return op.Invalid("body."+field, "Value error, %s is not part of this version", field)
-}
-
-// shape refuses what contradicts itself or asks for what this version does not have.
+// shape refuses what contradicts itself.
 func (d *definition) shape() error {
 	if cb := d.Callback.Val; cb.Transport.Set && string(cb.Transport.Val) != `""` {
 		return op.Invalid("body", "Value error, transport must be specified at the top level, not inside callback")
@@ -81,9 +76,6 @@ func (d *definition) shape() error {
 		if name == "" || len(name) > neededKeyMost {
 			return op.Invalid("body.required_payload_keys."+strconv.Itoa(i), "Value error, a name has from 1 to %d bytes", neededKeyMost)
 		}
-	}
-	if d.OnFailure.Val.Email {
-		return unbuilt("on_failure.email")
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"unstuck/internal/alert"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 	"unstuck/internal/webhook"
@@ -83,6 +84,33 @@ func (c *Cues) tellFailure(tx *db.Tx, execution string, at op.Time) error {
 		}
 	})
 	return nil
+}
+
+// mailFailure writes an e-mail about an execution that has failed for good, after the alert that may say the same. paused says that its
+// cue was paused for that.
+func (c *Cues) mailFailure(tx *db.Tx, id string, paused bool, at op.Time) error {
+	e := &execution{}
+	if err := e.scan(tx.Row(sqlExecutions+" WHERE e.id = ?1", id)); err != nil {
+		return fmt.Errorf("read execution %s: %w", id, err)
+	}
+	return c.Alerts.Letter(tx, alert.New{
+		Workspace: e.workspace, CueID: e.cueID, CueName: e.cueName, ExecutionID: e.id, Since: e.scheduledFor,
+		Words: func() (alert.Words, error) {
+			w, err := c.alertWords(tx, e, "", 0, at)
+			if paused {
+				w.Body += "\nThe cue is paused now, as it asks for when one fails. When it is mended:\n  unstuck cues resume " + shellQuoted(e.cueName) + "\n"
+			}
+			return w, err
+		},
+	}, at)
+}
+
+// mailTrouble is why nobody gets the e-mails that a cue asks for; "" when it asks for none, or somebody does.
+func (c *Cues) mailTrouble(tx *db.Tx, q *cue) (string, error) {
+	if !q.failureMail {
+		return "", nil
+	}
+	return c.Alerts.MailTrouble(tx, q.workspace)
 }
 
 // telling are the workspaces of which notices are being sent. The zero value is ready.
@@ -224,6 +252,26 @@ func (e noticeEnd) save(tx *db.Tx, now op.Time) error {
 
 // notices adds to an inquiry what was told of an execution.
 func (w *inquiry) notices(e *execution) error {
+	if err := w.notice(e); err != nil || w.alerting {
+		return err
+	}
+	d, err := alert.LetterOf(w.tx, e.cueID, e.id)
+	switch {
+	case err != nil || d == nil:
+		return err
+	case d.SentAt != nil:
+		w.fact(*d.SentAt, "told of by e-mail")
+	case d.NextAt == nil:
+		w.fact(w.now, "not told of by e-mail, after %d attempts: %s", d.Attempts, d.Error)
+	case d.Attempts > 0:
+		w.fact(*d.NextAt, "the e-mail about it is sent again: %s", d.Error)
+	default:
+		w.fact(*d.NextAt, "an e-mail about it is sent")
+	}
+	return nil
+}
+
+func (w *inquiry) notice(e *execution) error {
 	var url, message string
 	var told, again *op.Time
 	var attempts int64
@@ -248,7 +296,7 @@ func (d *definition) applyFailure(q *cue) error {
 	if d.failing != nil {
 		return d.failing
 	}
-	q.pauseOnFailure, q.failureWebhook = d.OnFailure.Val.Pause, d.OnFailure.Val.Webhook.Val
+	q.pauseOnFailure, q.failureWebhook, q.failureMail = d.OnFailure.Val.Pause, d.OnFailure.Val.Webhook.Val, d.OnFailure.Val.Email
 	return nil
 }
 

@@ -14,7 +14,7 @@ const (
 	c.callback, c.endpoint, c.timeout, c.outcome_within`
 	cueTail = `, c.task, c.agent, c.max_attempts, c.backoff, c.pause_on_failure, c.verification, c.catch_up,
 	c.next_run, c.last_run, c.run_count, c.fired_count, c.version, c.decided_at, c.created_by, c.created_at, c.updated_at,
-	c.needs_override, c.needed_keys, c.on_success_fire, c.failure_webhook, c.alert_failures, c.alert_misses`
+	c.needs_override, c.needed_keys, c.on_success_fire, c.failure_webhook, c.alert_failures, c.alert_misses, c.failure_mail`
 )
 
 const (
@@ -23,18 +23,18 @@ const (
 	sqlCueNamed  = `SELECT count(*) FROM cues WHERE workspace_id = ?1 AND name = ?2`
 	sqlCueInsert = `INSERT INTO cues (id, workspace_id, name, description, status, pause_reason, transport, schedule_type, cron, at, timezone,
 		callback, endpoint, timeout, outcome_within, payload, task, agent, max_attempts, backoff, pause_on_failure, verification, catch_up,
-		next_run, last_run, run_count, fired_count, version, decided_at, created_by, created_at, updated_at, needs_override, needed_keys, on_success_fire, failure_webhook, alert_failures, alert_misses, executions)
+		next_run, last_run, run_count, fired_count, version, decided_at, created_by, created_at, updated_at, needs_override, needed_keys, on_success_fire, failure_webhook, alert_failures, alert_misses, failure_mail, executions)
 		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26,
-		?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, 0)`
+		?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, 0)`
 	sqlCueUpdate = `UPDATE cues SET name = ?3, description = ?4, status = ?5, pause_reason = ?6, transport = ?7, schedule_type = ?8, cron = ?9, at = ?10,
 		timezone = ?11, callback = ?12, endpoint = ?13, timeout = ?14, outcome_within = ?15, payload = ?16, task = ?17, agent =
 		?18, max_attempts = ?19, backoff = ?20, pause_on_failure = ?21, verification = ?22, catch_up = ?23, next_run = ?24,
 		last_run = ?25, run_count = ?26, fired_count = ?27, version = ?28, decided_at = ?29, created_by = ?30, created_at = ?31,
-		updated_at = ?32, needs_override = ?33, needed_keys = ?34, on_success_fire = ?35, failure_webhook = ?36, alert_failures = ?37, alert_misses = ?38
+		updated_at = ?32, needs_override = ?33, needed_keys = ?34, on_success_fire = ?35, failure_webhook = ?36, alert_failures = ?37, alert_misses = ?38, failure_mail = ?39
 		WHERE id = ?1 AND workspace_id = ?2`
 	sqlCueDelete = `DELETE FROM cues WHERE id = ?1`
 	sqlCueEnded  = `UPDATE cues SET last_run = ?2, run_count = run_count + ?3 WHERE id = ?1
-		RETURNING schedule_type, status, pause_on_failure, CASE WHEN failure_webhook <> '' THEN 1 ELSE 0 END`
+		RETURNING schedule_type, status, pause_on_failure, CASE WHEN failure_webhook <> '' THEN 1 ELSE 0 END, failure_mail`
 )
 
 // Lists of cues; their conditions are a where.

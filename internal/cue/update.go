@@ -35,7 +35,8 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 		}
 		in.look(ctx, c, transport)
 	}
-	return c.edit(ctx, in.ID, func(tx *db.Tx, caller *access.Caller, q *cue, now op.Time) error {
+	unread := ""
+	out, err := c.edit(ctx, in.ID, func(tx *db.Tx, caller *access.Caller, q *cue, now op.Time) (err error) {
 		if in.Name.Set && in.Name.Val != q.name {
 			if err := checkName(in.Name.Val); err != nil {
 				return err
@@ -48,9 +49,16 @@ func (c *Cues) update(ctx context.Context, in updateInput) (cueObject, error) {
 		if err := in.apply(c, q, now); err != nil {
 			return err
 		}
+		if in.OnFailure.Set {
+			if unread, err = c.mailTrouble(tx, q); err != nil {
+				return err
+			}
+		}
 		q.status = in.Status.Or(q.status)
 		return in.chain(tx, caller, q)
 	}, in.given()...)
+	out.Warning = orNil(unread)
+	return out, err
 }
 
 // transportOf is the transport of a cue, which never changes.

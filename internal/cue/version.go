@@ -180,10 +180,13 @@ func (c *Cues) failCue(tx *db.Tx, cueID, execution string, runs int64, at op.Tim
 	if err == nil {
 		err = c.alertOn(tx, execution, false, at)
 	}
-	if err != nil || !after.pause {
+	if err == nil && after.pause {
+		err = c.end(tx, cueID, paused, "Execution "+execution+" failed, and the cue asks to be paused then.", at)
+	}
+	if err != nil || !after.mail {
 		return err
 	}
-	return c.end(tx, cueID, paused, "Execution "+execution+" failed, and the cue asks to be paused then.", at)
+	return c.mailFailure(tx, execution, after.pause, at)
 }
 
 // disable is failCue for an execution whose callback answered 410: it wants no more calls, so a recurring cue is paused.
@@ -202,7 +205,11 @@ func (c *Cues) disable(tx *db.Tx, cueID, execution string, at op.Time) error {
 	if err != nil {
 		return err
 	}
-	return c.alertOn(tx, execution, true, at) // after the pause, so that it says how the cue is resumed
+	err = c.alertOn(tx, execution, true, at) // after the pause, so that it says how the cue is resumed
+	if err != nil || !after.mail {
+		return err
+	}
+	return c.mailFailure(tx, execution, false, at) // what mends it says that it was paused
 }
 
 // pausedGone begins the reason of a pause after a 410.
@@ -212,12 +219,13 @@ const pausedGone = "The callback answered 410 (gone) to execution "
 type onFailure struct {
 	pause bool // and it is active and recurs
 	tell  bool // it names an address
+	mail  bool // it asks for an e-mail
 }
 
 // finish ends a one-time cue, and returns what is to follow from a failure.
 func (c *Cues) finish(tx *db.Tx, cueID string, success bool, runs int64, at op.Time) (after onFailure, err error) {
 	var kind, status string
-	err = tx.Row(sqlCueEnded, cueID, at, runs).Scan(&kind, &status, &after.pause, &after.tell)
+	err = tx.Row(sqlCueEnded, cueID, at, runs).Scan(&kind, &status, &after.pause, &after.tell, &after.mail)
 	if errors.Is(err, sql.ErrNoRows) {
 		return onFailure{}, nil
 	}

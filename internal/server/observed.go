@@ -32,12 +32,13 @@ func newObserved() *observed {
 		}
 		return c
 	}
-	alerts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_alert_deliveries_total", Help: "Attempts to deliver alerts, by channel (webhook, email) and result: sent, failed (it is sent again), lost (it was given up)."}, []string{"channel", "result"})
+	alerts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_alert_deliveries_total", Help: "Attempts to deliver alerts, by channel (webhook, email) and result: sent, failed (it is sent again), lost (it was given up); and e-mails about failures that were left_out."}, []string{"channel", "result"})
 	for _, channel := range []string{"webhook", "email"} {
 		for _, result := range []string{"sent", "failed", "lost"} {
 			alerts.WithLabelValues(channel, result)
 		}
 	}
+	alerts.WithLabelValues("email", "left_out")
 	return &observed{
 		alerts:  alerts,
 		lag:     histogram("unstuck_scheduler_lag_seconds", "How long after its due time an execution was stored.", 0.001, 4, 10),
