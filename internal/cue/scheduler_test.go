@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"unstuck/internal/alert"
 	"unstuck/internal/db"
 	"unstuck/internal/op"
 )
@@ -230,7 +231,7 @@ func TestRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := Open(t.Context(), Options{DB: d, Now: time.Now})
+		c, err := Open(t.Context(), Options{DB: d, Alerts: alert.Open(alert.Options{DB: d, Now: time.Now}), Now: time.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
