@@ -26,8 +26,8 @@ type Info struct {
 
 // OpenAPI describes all operations of a set as an OpenAPI 3.1 document, the same bytes for the same set. Aliases of routes are
 // named in the text of their operation. Vendor fields: x-unstuck-needs of an operation is what its caller must hold, x-unstuck-codes
-// of a response the codes of errors that come with its status, x-unstuck-event of a stream the data of one event, for which this
-// version of OpenAPI has no word. Objects in answers whose type has a name are described once.
+// of a response the codes of errors that come with its status, x-unstuck-event of a stream the data of one event or where
+// it is described, for which this version of OpenAPI has no word. Objects in answers whose type has a name are described once.
 func OpenAPI(set *op.Set, info Info) []byte {
 	w := &writer{info: info, written: map[string]string{}}
 	w.keep("Error", errorSchema())
@@ -173,12 +173,20 @@ func parameters(o *op.Operation) []object {
 	return out
 }
 
+// event is the data of an event of a stream: where it is described, because vendor fields may hold no references, or itself.
+func (w *writer) event(s *jsonschema.Schema) any {
+	if shared := w.share(s); shared.Ref != "" {
+		return shared.Ref
+	}
+	return s
+}
+
 // responses are the answer of success and those of all codes, grouped by status.
 func (w *writer) responses(o *op.Operation) object {
 	success := object{{"description", http.StatusText(o.Status)}, {"headers", headersOf(o, o.Status)}}
 	if s := o.OutSchema(); s != nil && o.Streams() {
 		success = append(success, member{"content", object{{eventStream, object{
-			{"schema", &jsonschema.Schema{Type: "string"}}, {"x-unstuck-event", w.share(s)},
+			{"schema", &jsonschema.Schema{Type: "string"}}, {"x-unstuck-event", w.event(s)},
 		}}}})
 	} else if s != nil {
 		success = append(success, member{"content", content(w.share(s))})

@@ -120,7 +120,7 @@ type Retry struct {
 
 // After says whether another attempt follows the one of that number (1 is the first), and how long after its end: the backoff
 // or what the receiver asked for (Result.Wait), whichever is longer, and up to a tenth more, so that deliveries that failed
-// together do not come back together. random is from [0, 1).
+// together do not come back together; but no receiver makes it longer than a day (CUES, delivery). random is from [0, 1).
 func (r Retry) After(attempt int, asked time.Duration, random float64) (wait time.Duration, again bool) {
 	if attempt >= r.MaxAttempts {
 		return 0, false
@@ -129,6 +129,7 @@ func (r Retry) After(attempt int, asked time.Duration, random float64) (wait tim
 	if n := len(r.Backoff); n > 0 {
 		wait = r.Backoff[min(max(attempt, 1), n)-1]
 	}
+	longest := max(wait+wait/10, maxWait)
 	wait = max(wait, asked, 0)
-	return wait + time.Duration(float64(wait)*random/10), true
+	return min(wait+time.Duration(float64(wait)*random/10), longest), true
 }

@@ -87,6 +87,8 @@ func TestRetry(t *testing.T) {
 		{Retry{3, minutes}, 1, 0, 0.5, 63 * time.Second},
 		{Retry{3, minutes}, 1, time.Hour, 0, time.Hour},
 		{Retry{3, minutes}, 2, time.Second, 0, 5 * time.Minute},
+		{Retry{3, minutes}, 1, maxWait, 0.9, maxWait},
+		{Retry{3, []time.Duration{2 * maxWait}}, 1, maxWait, 0.5, 2*maxWait + maxWait/10},
 		{Retry{1, minutes}, 1, time.Hour, 0, 0},
 	} {
 		if got, again := c.r.After(c.attempt, c.asked, c.random); got != c.want || again != (c.want > 0) {
@@ -98,7 +100,7 @@ func TestRetry(t *testing.T) {
 			return time.Duration(rapid.Int64Range(0, int64(48*time.Hour)).Draw(t, "d"))
 		})
 		r := Retry{rapid.IntRange(1, 10).Draw(t, "max"), rapid.SliceOfN(d, 1, 5).Draw(t, "backoff")}
-		asked, random := d.Draw(t, "asked"), rapid.Float64Range(0, 0.999).Draw(t, "random")
+		asked, random := min(d.Draw(t, "asked"), maxWait), rapid.Float64Range(0, 0.999).Draw(t, "random")
 		attempts := 1
 		for {
 			wait, again := r.After(attempts, asked, random)
