@@ -128,7 +128,7 @@ func (a *Access) greet(ctx context.Context, g grant) error {
 
 // Fault refuses a text with a key in it, which others would read wherever it is kept. It implements op.Guard.
 func (a *Access) Fault(text string) string {
-	if _, n := Redact(text); n > 0 {
+	if _, n := redactKeys(text); n > 0 {
 		return "this holds an API key, and others would read it here. Leave the key out, and revoke it if this request was logged anywhere. A program gets its key from its environment, such as UNSTUCK_API_KEY"
 	}
 	return ""

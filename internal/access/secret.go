@@ -177,9 +177,15 @@ func nextTail(text string, from int) int {
 	}
 }
 
-// Redact replaces every genuine key in a text by its redacted form and says how many there were. A handler that prints its
-// environment sends its key to be stored; what is stored must not hold it.
+// Redact replaces every genuine key, and every webhook secret, in a text by its redacted form and says how many there were. A handler
+// that prints its environment sends its secrets to be stored; what is stored must not hold them.
 func Redact(text string) (string, int) {
+	text, keys := redactKeys(text)
+	text, secrets := redactWebhookSecrets(text)
+	return text, keys + secrets
+}
+
+func redactKeys(text string) (string, int) {
 	var out strings.Builder
 	n, done := 0, 0
 	for at := 0; ; {
@@ -201,6 +207,37 @@ func Redact(text string) (string, int) {
 	}
 	out.WriteString(text[done:])
 	return out.String(), n
+}
+
+const (
+	webhookFront = "whsec_"
+	// webhookLeast is from how many characters on a word after webhookFront is taken for a secret: ours has 64, those of others 32 or
+	// more, and one that was cut is still worth hiding.
+	webhookLeast = 24
+)
+
+// redactWebhookSecrets goes by the form alone, whsec_ and base64: a webhook secret has no checksum, and those of others are hidden too.
+func redactWebhookSecrets(text string) (string, int) {
+	var out strings.Builder
+	n, done := 0, 0
+	for at := 0; ; {
+		i := strings.Index(text[at:], webhookFront)
+		if i < 0 {
+			break
+		}
+		at += i + len(webhookFront)
+		length := len(text[at:]) - len(strings.TrimLeft(text[at:], base62+"+/="))
+		if length < webhookLeast {
+			continue
+		}
+		out.WriteString(text[done:at] + "***")
+		at += length
+		done, n = at, n+1
+	}
+	if n == 0 {
+		return text, 0
+	}
+	return out.String() + text[done:], n
 }
 
 // secretEnding finds the genuine key at the end of a text, whose prefix ends the text `before`; front is where it begins. What

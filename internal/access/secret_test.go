@@ -158,6 +158,7 @@ func leak(text, secret string) string {
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	a, b := newSecret("unstuck"), newSecret("cue_sk")
+	web := newWebhookSecret().Reveal()
 	for _, test := range []struct {
 		name, text, want string
 		n                int
@@ -172,6 +173,11 @@ func TestRedact(t *testing.T) {
 		{"underscores", strings.Repeat("_", 200), strings.Repeat("_", 200), 0},
 		{"cut", a.Reveal()[:len(a.Reveal())-1], a.Reveal()[:len(a.Reveal())-1], 0},
 		{"one thing twice", b.Reveal() + " " + b.Reveal(), b.Redacted() + " " + b.Redacted(), 2},
+		{"webhook secret", "S=" + web + "\nB=2", "S=whsec_***\nB=2", 1},
+		{"webhook secret of another", `{"s":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw+/=="}`, `{"s":"whsec_***"}`, 1},
+		{"webhook secrets and a key", web + " " + a.Reveal() + " " + web, "whsec_*** " + a.Redacted() + " whsec_***", 3},
+		{"webhook secret that was cut", web[:len(web)/2], "whsec_***", 1},
+		{"words about webhook secrets", "whsec_… whsec_*** whsec_NAME whsec_", "whsec_… whsec_*** whsec_NAME whsec_", 0},
 	} {
 		if got, n := Redact(test.text); got != test.want || n != test.n {
 			t.Errorf("%s: %q, %d", test.name, got, n)

@@ -45,7 +45,7 @@ func (a *Access) alertSecret(ctx context.Context, _ struct{}) (AlertSecret, erro
 	return AlertSecret{s}, err
 }
 
-func newWebhookSecret() SecretText { return SecretText("whsec_" + randomHex(32)) }
+func newWebhookSecret() SecretText { return SecretText(webhookFront + randomHex(32)) }
 func newAlertSecret() SecretText   { return SecretText(randomHex(32)) }
 
 // How the audit log calls the two secrets.

@@ -271,6 +271,29 @@ func TestReportRedactsKeys(t *testing.T) {
 	})
 }
 
+// A webhook secret in what a worker sends is hidden like a key.
+func TestReportRedactsWebhookSecrets(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		worker := f.key("worker", nil)
+		secret := f.ok(f.admin, "webhook_secret.get", nil)["webhook_secret"].(string)
+		id, token := f.taken(worker, "")
+		out := f.ok(worker, "execution.report", input{
+			"id": id, "lease_token": token, "success": false, "result": "S=" + secret, "error": "signed with " + secret + ".", "metadata": input{"env": secret, "a": `"`},
+		})
+		if out["warning"] == nil {
+			t.Errorf("no warning: %v", out)
+		}
+		if o := f.outcome(id); o["error"] != "signed with whsec_***." || o["result"] != "S=whsec_***" {
+			t.Errorf("outcome: %v", o)
+		}
+		for _, query := range []string{"SELECT count(*) FROM executions WHERE outcome LIKE ?1 OR error_message LIKE ?1", "SELECT count(*) FROM evidence WHERE body LIKE ?1"} {
+			if n := f.number(query, "%"+secret[len("whsec_"):len("whsec_")+8]+"%"); n != 0 {
+				t.Errorf("a part of the secret is in %d rows: %s", n, query)
+			}
+		}
+	})
+}
+
 func codeOf(err *op.Error) string {
 	if err == nil {
 		return ""

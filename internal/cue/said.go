@@ -86,7 +86,7 @@ func merged(first, second json.RawMessage) json.RawMessage {
 	return op.Marshal(all)
 }
 
-// redact replaces keys of ours in all of it and says how many there were.
+// redact replaces keys of ours and webhook secrets in all of it and says how many there were.
 func (p *proof) redact() int {
 	n := 0
 	for _, s := range []*string{p.ExternalID, p.ResultURL, p.ResultRef, p.ResultType, p.Summary} {
@@ -99,7 +99,7 @@ func (p *proof) redact() int {
 	return n
 }
 
-// redactJSON replaces keys of ours in the names and texts of a valid JSON value, as a reader of the JSON sees them: an escape hides
+// redactJSON replaces keys of ours and webhook secrets in the names and texts of a valid JSON value, as a reader of the JSON sees them: an escape hides
 // none. Texts without keys, and everything between texts, stay as they are, byte by byte.
 func redactJSON(raw json.RawMessage) (clean json.RawMessage, found int) {
 	if bytes.IndexByte(raw, '\\') < 0 { // keys and their redacted forms need no escapes
@@ -144,7 +144,7 @@ func redactText(s *string) (found int) {
 	return found
 }
 
-const redactedWarning = "This text held an API key of this server. It is stored in its redacted form only; revoke the key if others may have seen it."
+const redactedWarning = "This text held an API key of this server, or a webhook secret. It is stored in its redacted form only; revoke the key, or rotate the secret, if others may have seen it."
 
 // stored is the column `outcome`: what was said, and when.
 func (s *said) stored(at op.Time) string { return string(op.Marshal(outcomeRecord{*s, at})) }
