@@ -29,8 +29,9 @@ import (
 
 const allTargets = "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64"
 
-// files are what lies beside the program in an archive, by their places in the repository; folders with all that is in them.
-var files = []string{"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "deploy/unstuck.service", "deploy/compose.yaml", "deploy/Caddyfile", "deploy/grafana", "deploy/prometheus", "docs/examples"}
+// files are what lies beside the program in an archive, by their places in the repository, which help and texts name; folders with all
+// that is in them. compose.yaml builds from a clone, so it is in none.
+var files = []string{"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "deploy/unstuck.service", "deploy/grafana", "deploy/prometheus", "docs/examples"}
 
 func main() {
 	out := flag.String("out", "dist", "folder for what is made; is emptied first")
@@ -125,7 +126,7 @@ func sharedFiles(work string) ([]entry, error) {
 				return err
 			}
 			content, err := os.ReadFile(path)
-			out = append(out, entry{name: strings.TrimPrefix(filepath.ToSlash(path), "docs/"), mode: 0o644, content: content})
+			out = append(out, entry{name: filepath.ToSlash(path), mode: 0o644, content: content})
 			return err
 		})
 		if err != nil {
