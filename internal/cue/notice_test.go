@@ -193,3 +193,32 @@ func TestNoticesThatHang(t *testing.T) {
 		}
 	})
 }
+
+// An e-mail about a failure is stored with the failure or not at all: what hinders the one hinders the other, and when both are stored
+// neither comes twice.
+func TestFailureMailIsStoredWithTheFailure(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.ok(f.admin, "cue.create", newCue("c", input{"schedule": input{"type": recurring, "cron": "0 0 1 1 *"}, "on_failure": input{"email": true}, "alerts": input{"missed_window_multiplier": 10}}))
+		f.sql("INSERT INTO alert_channels (workspace_id, kind, address, set_at, error) SELECT id, 'email', 'ops@example.com', 0, '' FROM workspaces")
+		id := f.ok(f.admin, "cue.fire", input{"id": "c"})["id"]
+		f.clock.Advance(f.cues.UnclaimedAfter)
+		f.sql("ALTER TABLE alert_sends RENAME TO gone")
+		if err := f.cues.sweep(f.Context(), f.cues.now()); err == nil {
+			t.Fatal("the miss was stored without its e-mail")
+		}
+		f.sql("ALTER TABLE gone RENAME TO alert_sends")
+		if status := f.ok(f.admin, "execution.get", input{"id": id})["status"]; status != "pending" {
+			t.Errorf("the execution is %v", status)
+		}
+		for range 2 {
+			f.must(f.cues.sweep(f.Context(), f.cues.now()))
+			f.restart()
+			if status := f.ok(f.admin, "execution.get", input{"id": id})["status"]; status != statusMissed {
+				t.Errorf("the execution is %v", status)
+			}
+			if n := f.number("SELECT count(*) FROM alert_sends WHERE kind = 'email' AND send_at IS NOT NULL"); n != 1 {
+				t.Errorf("%d e-mails", n)
+			}
+		}
+	})
+}
