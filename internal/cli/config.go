@@ -32,6 +32,9 @@ func (d *door) configCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		for _, strange := range d.strangeVariables() {
+			d.say("! %s", strange)
+		}
 		list := d.settings(set, cmd.Flags())
 		err = d.askRunning(cmd.Context(), set, list)
 		if d.flags.json {

@@ -45,8 +45,11 @@ func (d *door) doctor(ctx context.Context, set server.Settings, named bool) erro
 	_, missing := os.Stat(set.Data)
 	here := missing == nil || named
 	var found []server.Finding
+	for _, strange := range d.strangeVariables() {
+		found = append(found, server.Finding{What: strange, Note: true})
+	}
 	if !here || !d.nobody() {
-		found = d.doctorClient(ctx, here)
+		found = append(found, d.doctorClient(ctx, here)...)
 		here = here || found[len(found)-1].Err != nil
 		if found[len(found)-1].Err == nil {
 			found = append(found, d.doctorAlerts(ctx)...)

@@ -69,6 +69,9 @@ func (d *door) serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		for _, strange := range d.strangeVariables() {
+			server.NewLog(d.Stderr, d.StderrTTY, settings.LogLevel).Warn(strange)
+		}
 		err = server.Run(cmd.Context(), settings, server.Streams{
 			Out: d.Stdout, Err: d.Stderr, OutTTY: d.StdoutTTY, ErrTTY: d.StderrTTY, Home: d.Home, Zone: d.Zone,
 		})
