@@ -36,12 +36,23 @@ class Run {
 
   async node(name, items) {
     const node = nodes.get(name);
-    const [outputs, all] = await this.do(node, node.parameters, items);
+    const [outputs, all] = await this.tried(node, items);
     this.given.set(name, all);
     console.log(JSON.stringify({ node: name, items: all.map((i) => i.json) }));
     const links = workflow.connections[name]?.main ?? [];
     for (const [i, out] of outputs.entries()) {
       for (const to of out.length > 0 ? links[i] ?? [] : []) await this.node(to.node, out);
+    }
+  }
+
+  // tried gives what a node gives; one that fails has its error as an item of its second output, where it is set so.
+  async tried(node, items) {
+    try {
+      return await this.do(node, node.parameters, items);
+    } catch (err) {
+      if (node.onError !== 'continueErrorOutput') throw err;
+      const failed = items.map((i) => ({ json: { ...i.json, error: err.message } }));
+      return [[[], failed], failed];
     }
   }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -25,23 +26,58 @@ func workflow(t testing.TB, name string) string {
 	return path
 }
 
-// TestN8nReceives: the webhook of n8n takes a cue that Unstuck signed, refuses one that somebody else sent, and reports the outcome.
-func TestN8nReceives(t *testing.T) {
-	s := serve(t, "--allow-callbacks", "127.0.0.1/32")
+// receives starts the workflow, with a key that reports outcomes of the cue nightly, and says where its webhook is.
+func receives(t testing.TB, s *server, file string) (n8n *program, hook string) {
+	t.Helper()
 	secret := s.call("GET", "/v1/auth/webhook-secret", nil)["webhook_secret"].(string)
-	made := s.call("POST", "/v1/keys", object{"name": "n8n", "permissions": []string{"executions:report"}})
-	n8n := launch(t, []string{"UNSTUCK_WEBHOOK_SECRET=" + secret, "UNSTUCK_URL=" + s.url, "UNSTUCK_KEY=" + made["key"].(string)}, "node", "n8n.js", workflow(t, "receive-cue")).shown()
-	var hook string
+	made := s.call("POST", "/v1/keys", object{"name": "n8n", "permissions": []string{"executions:report"}, "restrictions": object{"cues": []string{"nightly"}}})
+	n8n = launch(t, []string{"UNSTUCK_WEBHOOK_SECRET=" + secret, "UNSTUCK_URL=" + s.url, "UNSTUCK_KEY=" + made["key"].(string)}, "node", "n8n.js", file).shown()
 	eventually(t, "n8n listens", func() bool {
 		if m := regexp.MustCompile(`"url":"([^"]+)"`).FindStringSubmatch(n8n.output.String()); m != nil {
 			hook = m[1]
 		}
 		return hook != ""
 	})
+	return n8n, hook
+}
 
-	cue := s.call("POST", "/v1/cues", object{"name": "nightly", "cron": "0 0 1 1 *", "callback_url": hook, "payload": object{"report": "Umsätze"},
+// nightly is a cue that calls the webhook and waits for the report.
+func nightly(s *server, hook string) string {
+	return s.call("POST", "/v1/cues", object{"name": "nightly", "cron": "0 0 1 1 *", "callback_url": hook, "payload": object{"report": "Umsätze"},
 		"delivery": object{"outcome_mode": "report", "outcome_deadline_seconds": 600}})["id"].(string)
-	id := s.fire(cue)
+}
+
+// TestN8nReportsFailure: work that fails in n8n is reported as a failure, with n8n's error.
+func TestN8nReportsFailure(t *testing.T) {
+	s := serve(t, "--allow-callbacks", "127.0.0.1/32")
+	text, err := os.ReadFile(workflow(t, "receive-cue"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const work = `'n8n did ' + $('Verify').first().json.name`
+	if strings.Count(string(text), work) != 1 {
+		t.Fatalf("the work of the example is no longer %s", work)
+	}
+	file := filepath.Join(t.TempDir(), "broken.json")
+	write(t, file, strings.Replace(string(text), work, `$('Verify').first().json.no.such`, 1))
+	n8n, hook := receives(t, s, file)
+	id := s.fire(nightly(s, hook))
+	eventually(t, "n8n reports the failure", func() bool { return s.execution(id)["outcome"] != nil })
+	outcome, _ := s.execution(id)["outcome"].(object)
+	if said, _ := outcome["error"].(string); outcome["success"] != false || !strings.Contains(said, "such") || outcome["external_id"] != "n8n-42" {
+		t.Errorf("the outcome is %v", outcome)
+	}
+	if out := n8n.output.String(); strings.Contains(out, `"node":"Report"`) || strings.Contains(out, `"failed":`) {
+		t.Errorf("n8n ran:\n%s", out)
+	}
+}
+
+// TestN8nReceives: the webhook of n8n takes a cue that Unstuck signed, refuses one that somebody else sent, and reports the outcome.
+func TestN8nReceives(t *testing.T) {
+	s := serve(t, "--allow-callbacks", "127.0.0.1/32")
+	n8n, hook := receives(t, s, workflow(t, "receive-cue"))
+
+	id := s.fire(nightly(s, hook))
 	eventually(t, "n8n reports the outcome", func() bool { return s.execution(id)["outcome"] != nil })
 	outcome, _ := s.execution(id)["outcome"].(object)
 	if outcome["success"] != true || outcome["result"] != "n8n did nightly" || outcome["external_id"] != "n8n-42" {
@@ -75,7 +111,7 @@ func TestN8nReceives(t *testing.T) {
 func TestN8nFires(t *testing.T) {
 	s := serve(t)
 	s.newCue("invoice", object{"currency": "EUR"}, nil)
-	made := s.call("POST", "/v1/keys", object{"name": "n8n", "permissions": []string{"cues:fire", "executions:read"}})
+	made := s.call("POST", "/v1/keys", object{"name": "n8n", "permissions": []string{"cues:fire", "executions:read"}, "restrictions": object{"cues": []string{"invoice"}}})
 	run := func() (look object) {
 		n8n := launch(t, []string{"UNSTUCK_URL=" + s.url, "UNSTUCK_KEY=" + made["key"].(string)}, "node", "n8n.js", workflow(t, "fire-cue")).shown()
 		if code := n8n.wait(time.Minute); code != 0 {
