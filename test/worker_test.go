@@ -567,7 +567,7 @@ func TestWorkerInit(t *testing.T) {
 	}
 	_, create, _ := strings.Cut(string(example), "# unstuck cues create ")
 	create, _, _ = strings.Cut(create, "\n")
-	if said, code := run("unstuck cues create "+create+" && unstuck cues fire hello", first); code != 0 {
+	if said, code := run("unstuck cues create "+create+" && unstuck cues fire hello-worker", first); code != 0 {
 		t.Fatalf("the cue of the example: %d\n%s", code, said)
 	}
 	id := y.s.Must(y.s.First, "GET /v1/executions", nil).JSON["executions"].([]any)[0].(obj)["id"].(string)

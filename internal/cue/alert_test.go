@@ -212,5 +212,12 @@ func TestAlertThresholds(t *testing.T) {
 				t.Errorf("%d alerts after %d misses", n, i+1)
 			}
 		}
+		f.ok(f.admin, "cue.update", input{"id": f.cue("first", "0 0 1 1 *"), "alerts": input{"consecutive_failures": 1, "missed_window_multiplier": 1}})
+		for range 2 { // the second counts in the alert of the first
+			f.run("first", false)
+			if n := len(f.alerts(f.admin, input{"alert_type": alert.Failures, "open": true})); n != 1 {
+				t.Errorf("%d alerts of a cue that tells its first failure", n)
+			}
+		}
 	})
 }

@@ -422,6 +422,14 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestMetricsInDevelopment: on a developer's machine a look at the figures needs no key.
+func TestMetricsInDevelopment(t *testing.T) {
+	s := testkit.New(t, "", func(set *server.Settings) { set.Dev = true })
+	if r := s.Must("", "GET /metrics", nil); !strings.Contains(string(r.Body), "unstuck_scheduler_last_look_timestamp_seconds") {
+		t.Errorf("the figures are %.200s", r.Body)
+	}
+}
+
 // TestHelpIsServed: every page of the help, the errors that answers point to, and the reference.
 func TestHelpIsServed(t *testing.T) {
 	s := testkit.New(t, "")
