@@ -115,6 +115,7 @@ func (c *Cues) mailTrouble(tx *db.Tx, q *cue) (string, error) {
 
 // telling are the workspaces of which notices are being sent. The zero value is ready.
 type telling struct {
+	turn    sync.Mutex // from taking notices until all of them are in batches
 	batches sync.WaitGroup
 	mu      sync.Mutex
 	busy    map[string]bool
@@ -166,6 +167,8 @@ func (c *Cues) noticeLoop(ctx context.Context) {
 
 // sendNotices begins to send those that are due. It returns how many there were.
 func (c *Cues) sendNotices(ctx context.Context) (int, error) {
+	c.telling.turn.Lock()
+	defer c.telling.turn.Unlock()
 	due, err := c.takeNotices(ctx, c.now())
 	of := map[string][]*notice{}
 	for i := range due {

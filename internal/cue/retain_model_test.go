@@ -45,7 +45,7 @@ func TestRetentionKeepsTheLedger(t *testing.T) {
 			rows += f.number("SELECT count(*) FROM ledger WHERE reason = 'retention'")
 		})
 		t.Logf("%d due times went into %d rows", removed, rows)
-		if removed < 20 && !f.db.Postgres() { // where there are few runs
+		if removed < 20 && !f.db.Postgres() && !testing.Short() { // where there are few runs
 			t.Errorf("only %d due times were removed: that shows nothing", removed)
 		}
 	})
