@@ -118,6 +118,7 @@ func (a *Alerts) Raise(tx *db.Tx, n New, now op.Time) error {
 // add raises an alert; recovered is -1 for one that is open.
 func (a *Alerts) add(tx *db.Tx, n *New, severity string, w Words, now, recovered op.Time) error {
 	id := db.NewUUID(now.Std())
+	w = w.plain()
 	if err := a.write(tx, id, n, severity, w, now, recovered); err != nil {
 		return err
 	}

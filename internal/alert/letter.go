@@ -64,6 +64,7 @@ func (a *Alerts) Letter(tx *db.Tx, n New, now op.Time) error {
 	if err != nil {
 		return fmt.Errorf("word a letter about execution %s: %w", n.ExecutionID, err)
 	}
+	w = w.plain()
 	w.Body += before.words(now)
 	n.Type = failureType
 	id := db.NewUUID(now.Std())

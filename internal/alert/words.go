@@ -2,6 +2,7 @@ package alert
 
 import (
 	"strings"
+	"unicode"
 
 	"unstuck/internal/op"
 )
@@ -41,6 +42,29 @@ func bodyOf(o *Object) body {
 		KeyID: o.KeyID, Message: o.Message, Metadata: o.Metadata, Severity: o.Severity, Title: o.Title,
 		Text: chat(o, textMost, slackRune), Content: chat(o, contentMost, plainRune), Mentions: mentions{Parse: []string{}},
 	}
+}
+
+// plain are the words with nothing of what others wrote that moves a cursor, changes colours or turns the direction around: they are
+// read in chats, in mail and on terminals. The title is one line.
+func (w Words) plain() Words {
+	harmless := func(r rune) rune {
+		switch {
+		case r == '\n':
+			return r
+		case r == '\r', r == '\t', r == '\u2028', r == '\u2029':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r):
+			return '\ufffd'
+		}
+		return r
+	}
+	return Words{Title: strings.ReplaceAll(strings.Map(harmless, w.Title), "\n", " "), Body: strings.Map(harmless, w.Body)}
+}
+
+// quiet is a title, which stands outside the block of code, in a form that chats take for words alone: nobody's name is called by it
+// (Mattermost would call a whole channel), and no text hides an address (Mattermost, Discord).
+func quiet(title string) string {
+	return strings.NewReplacer("@", "@\u200b", "](", "]\u200b(").Replace(title)
 }
 
 // slackRune writes a character as Slack wants it, so that no text of others becomes a link or calls everybody (Mattermost shows the same).
@@ -90,8 +114,8 @@ func chat(o *Object, most int, write func(rune) string) string {
 		}
 		return true
 	}
-	plain := strings.NewReplacer("```", "'''")
-	if add(plain.Replace(cut(o.Title, 300))) && add(fence) && add(plain.Replace(strings.TrimRight(strings.TrimLeft(rest, "\n"), " \n"))) && add(end) {
+	unfenced := strings.NewReplacer("```", "'''")
+	if add(unfenced.Replace(quiet(cut(o.Title, 300)))) && add(fence) && add(unfenced.Replace(strings.TrimRight(strings.TrimLeft(rest, "\n"), " \n"))) && add(end) {
 		return b.String()
 	}
 	return b.String()[:kept] + more

@@ -13,7 +13,7 @@ import (
 func TestChatWords(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		part := rapid.SampledFrom([]string{"nightly ", "<!channel>", "```", "🙂", "&", "日本", "\n", "@everyone ", "x"})
+		part := rapid.SampledFrom([]string{"nightly ", "<!channel>", "```", "🙂", "&", "日本", "\n", "@everyone ", "[x](https://evil.example)", "x"})
 		write := func(most int) string {
 			return strings.Join(rapid.SliceOfN(part, 0, most).Draw(t, "parts"), "")
 		}
@@ -30,6 +30,11 @@ func TestChatWords(t *testing.T) {
 			}
 			if n := strings.Count(c.text, "```"); n != 0 && n != 2 {
 				t.Fatalf("%s: %d fences: %q", name, n, c.text)
+			}
+		}
+		for _, text := range []string{b.Text, b.Content} {
+			if line, _, _ := strings.Cut(text, "\n"); strings.Contains(line, "@everyone") || strings.Contains(line, "](") {
+				t.Fatalf("a title that calls or hides: %q", line)
 			}
 		}
 		if strings.ContainsAny(b.Text, "<>") || !strings.HasPrefix(b.Content, "nightly") {

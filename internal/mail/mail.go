@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	gomail "github.com/wneessen/go-mail"
+	"github.com/wneessen/go-mail/smtp"
 )
 
 // How the way to the SMTP server is protected.
@@ -86,6 +87,9 @@ type Message struct {
 // Address is the bare form of an address that somebody typed, or an error that says what is wrong with it.
 func Address(text string) (string, error) {
 	a, err := stdmail.ParseAddress(text)
+	if err == nil {
+		_, err = stdmail.ParseAddress(a.Address) // what stands in quotes would have to be written with them
+	}
 	if err != nil || a.Name != "" || len(text) > addressMost || strings.ContainsFunc(text, unicode.IsControl) {
 		return "", fmt.Errorf("%q is no e-mail address; write it like ops@example.com", clip(oneLine(text), 100))
 	}
@@ -114,7 +118,7 @@ func (s *Sender) Send(ctx context.Context, m Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	conn, err := c.DialToSMTPClientWithContext(ctx)
+	conn, err := dial(ctx, c)
 	if err != nil {
 		return s.words(ctx, err)
 	}
@@ -126,6 +130,29 @@ func (s *Sender) Send(ctx context.Context, m Message) error {
 		return s.words(ctx, err)
 	}
 	return nil
+}
+
+// dial connects to the server, and waits no longer than the context lasts: go-mail heeds it until there is a connection only, not while
+// a server that took one says nothing.
+func dial(ctx context.Context, c *gomail.Client) (*smtp.Client, error) {
+	var conn *smtp.Client
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		conn, err = c.DialToSMTPClientWithContext(ctx)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return conn, err
+	case <-ctx.Done():
+		go func() {
+			if <-done == nil {
+				_ = conn.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (s *Sender) message(m Message) (*gomail.Msg, error) {

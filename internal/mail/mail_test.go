@@ -126,7 +126,7 @@ func TestMailFaults(t *testing.T) {
 		want string
 	}{
 		{o, "ops@example.com", "550"}, {wrong, "ops@example.com", "535"}, {down, "ops@example.com", "the mail server is not reached"},
-		{hung, "ops@example.com", "in time"}, {o, "ops@example.com\r\nDATA", "is no e-mail address"}, {Options{}, "ops@example.com", "UNSTUCK_SMTP_HOST"},
+		{hung, "ops@example.com", "in time"}, {o, `"a b"@example.com`, "is no e-mail address"}, {o, "ops@example.com\r\nDATA", "is no e-mail address"}, {Options{}, "ops@example.com", "UNSTUCK_SMTP_HOST"},
 	} {
 		err := sender(t, c.o).Send(t.Context(), Message{ID: "1", To: c.to, Subject: "x", Text: "x"})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "-pass") || strings.ContainsAny(err.Error(), "\x07\r\n") {
@@ -137,6 +137,29 @@ func TestMailFaults(t *testing.T) {
 	cancel()
 	if err := sender(t, o).Send(ctx, Message{ID: "1", To: "ops@example.com"}); err == nil {
 		t.Error("a message goes out after its time")
+	}
+}
+
+// Who waits no longer is not kept by a server that took the connection and says nothing: a server of ours that stops has no time for it.
+func TestMailStops(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{StartTLS, TLS, Plain} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			defer cancel() // there is a connection, and nothing comes of it
+			if c, err := l.Accept(); err == nil {
+				t.Cleanup(func() { _ = c.Close() })
+			}
+		}()
+		o := Options{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, From: "unstuck@example.com", TLS: mode, Timeout: time.Hour}
+		if err := sender(t, o).Send(ctx, Message{ID: "1", To: "ops@example.com"}); err == nil {
+			t.Errorf("%s: a message was taken by nobody", mode)
+		}
 	}
 }
 
