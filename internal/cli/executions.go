@@ -35,7 +35,7 @@ func executionWordings() map[string]wording {
 		"execution.mark_pending":   {show: showVerified},
 		"execution.replay":         {show: showReplayed},
 		"live.watch": {verb: "watch", top: true, do: watch, flags: map[string]string{"Last-Event-ID": hiddenFlag}, refs: map[string]object{"cue": aCue},
-			note: "Goes on by itself where the connection breaks, without missing or repeating anything; where that cannot be, as after a restart of the\nserver, it says that some events are missing. With --json each event is one line of JSON.",
+			note: "Goes on by itself where the connection breaks, without missing or repeating anything; where that cannot be, as after a restart of the server, it says that some events are missing. With --json each event is one line of JSON.",
 			like: []string{"watch", "watch --cue nightly-report", "watch --json | jq -r 'select(.type == \"outcome\") | .status'"}},
 		"worker.list":      {show: showWorkers},
 		"worker.heartbeat": {args: []string{"worker_id"}},

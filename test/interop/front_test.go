@@ -48,6 +48,14 @@ func shippedFront(t testing.TB, upstream string) front {
 	return front{"https://" + site, &tls.Config{RootCAs: trust}}
 }
 
+// fronts are the shipped configurations that put a proxy with TLS in front of the server.
+var fronts = map[string]func(t testing.TB, upstream string) front{"caddy": shippedFront, "nginx": shippedNginx}
+
+// shippedNginx starts nginx with docs/examples/nginx-front.conf in front of an address.
+func shippedNginx(t testing.TB, upstream string) front {
+	return startNginx(t, "nginx-front.conf", "unstuck.example.com", map[string]string{"server 127.0.0.1:8080;": "server " + strings.TrimPrefix(upstream, "http://") + ";"})
+}
+
 // through is a client that calls from an address of this machine.
 func (f front) through(t testing.TB, from string) *http.Client {
 	transport := &http.Transport{TLSClientConfig: f.tls, DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext}
@@ -55,10 +63,18 @@ func (f front) through(t testing.TB, from string) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
-// TestFront: behind the shipped Caddyfile, with TLS, a key for certain addresses is held against the caller's own, whatever he says of it.
+// TestFront: behind the shipped configurations, with TLS, a key for certain addresses is held against the caller's own, whatever he says
+// of it.
 func TestFront(t *testing.T) {
-	s := serve(t, "--trusted-proxies", "127.0.0.1/32")
-	f := shippedFront(t, s.url)
+	for name, start := range fronts {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, "--trusted-proxies", "127.0.0.1/32")
+			testFront(t, s, start(t, s.url))
+		})
+	}
+}
+
+func testFront(t *testing.T, s *server, f front) {
 	_, here := s.newKey("read-only", object{"ips": []string{"127.0.0.2/32"}})
 	ask := func(from, said string) (status int, body string) {
 		r, err := http.NewRequest(http.MethodGet, f.url+"/v1/keys/self", nil)
@@ -90,8 +106,14 @@ func TestFront(t *testing.T) {
 	}
 }
 
-// TestFrontStreams: an event goes through the shipped Caddyfile when it is sent, not when the answer ends.
+// TestFrontStreams: an event goes through the shipped configurations when it is sent, not when the answer ends.
 func TestFrontStreams(t *testing.T) {
+	for name, start := range fronts {
+		t.Run(name, func(t *testing.T) { testFrontStreams(t, start) })
+	}
+}
+
+func testFrontStreams(t *testing.T, start func(testing.TB, string) front) {
 	seen := make(chan struct{})
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -106,7 +128,7 @@ func TestFrontStreams(t *testing.T) {
 		}
 	}))
 	t.Cleanup(upstream.Close)
-	f := shippedFront(t, upstream.URL)
+	f := start(t, upstream.URL)
 	answer, err := f.through(t, "127.0.0.1").Get(f.url + "/v1/live")
 	if err != nil {
 		t.Fatal(err)

@@ -274,15 +274,19 @@ func listening(t testing.TB, p *program, address string) {
 // nginx starts nginx with the shipped example, with TLS as there. What the example leaves to the rest of nginx's configuration
 // keeps to one folder and one process, which needs no user of its own.
 func nginx(t testing.TB, s *server, backend *site) front {
+	return startNginx(t, "nginx.conf", "example.com", map[string]string{
+		"server 127.0.0.1:8080;": "server " + strings.TrimPrefix(s.url, "http://") + ";",
+		"server 127.0.0.1:9000;": "server " + strings.TrimPrefix(backend.URL, "http://") + ";",
+	})
+}
+
+// startNginx starts nginx with an example for the site of this name, some of whose places are changed.
+func startNginx(t testing.TB, file, site string, changes map[string]string) front {
 	dir, address := t.TempDir(), freeAddress(t)
 	certificate, key, trust := pair(t, dir)
-	write(t, filepath.Join(dir, "example.conf"), example(t, "nginx.conf", map[string]string{
-		"server 127.0.0.1:8080;":   "server " + strings.TrimPrefix(s.url, "http://") + ";",
-		"server 127.0.0.1:9000;":   "server " + strings.TrimPrefix(backend.URL, "http://") + ";",
-		"listen 443 ssl;":          "listen " + address + " ssl;",
-		"/etc/ssl/example.com.pem": certificate,
-		"/etc/ssl/example.com.key": key,
-	}))
+	changes["listen 443 ssl;"] = "listen " + address + " ssl;"
+	changes["/etc/ssl/"+site+".pem"], changes["/etc/ssl/"+site+".key"] = certificate, key
+	write(t, filepath.Join(dir, "example.conf"), example(t, file, changes))
 	var temporary strings.Builder
 	for _, of := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		fmt.Fprintf(&temporary, "\t%s_temp_path %s;\n", of, filepath.Join(dir, of))
