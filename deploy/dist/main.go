@@ -31,7 +31,7 @@ const allTargets = "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/am
 
 // files are what lies beside the program in an archive, by their places in the repository, which help and texts name; folders with all
 // that is in them. compose.yaml builds from a clone, so it is in none.
-var files = []string{"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "deploy/unstuck.service", "deploy/grafana", "deploy/prometheus", "docs/examples"}
+var files = []string{"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "deploy/unstuck.service", "deploy/grafana", "deploy/prometheus", "docs/examples", "docs/help", "docs/settings.md"}
 
 func main() {
 	out := flag.String("out", "dist", "folder for what is made; is emptied first")
