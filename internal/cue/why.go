@@ -139,12 +139,18 @@ func (w *inquiry) complete() error {
 }
 
 func (w *inquiry) because(cause, format string, args ...any) {
-	w.out.Cause, w.out.Sentence = cause, fmt.Sprintf(format, args...)
+	w.out.Cause, w.out.Sentence = cause, unbroken(fmt.Sprintf(format, args...))
 }
 
 // fact notes something that happened at a moment.
 func (w *inquiry) fact(at op.Time, format string, args ...any) {
-	w.out.Facts = append(w.out.Facts, whyFact{At: &at, Text: fmt.Sprintf(format, args...)})
+	w.out.Facts = append(w.out.Facts, whyFact{At: &at, Text: unbroken(fmt.Sprintf(format, args...))})
+}
+
+// unbroken is a text on one line. What a worker or a callback said stays where it is quoted: it begins no line that looks like one of
+// ours, such as a command that mends.
+func unbroken(s string) string {
+	return strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ", "\u2028", " ", "\u2029", " ").Replace(s)
 }
 
 func (w *inquiry) mend(why, format string, args ...any) {

@@ -119,8 +119,11 @@ func (s Settings) checkRoom() error {
 }
 
 func mendFolder(path string) string {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+	switch st, err := os.Stat(path); {
+	case errors.Is(err, os.ErrNotExist):
 		return "unstuck serve"
+	case err == nil && !st.IsDir(): // nobody's file gets other rights because of a mistyped path
+		return "choose a folder with --data, or UNSTUCK_DATA"
 	}
 	return disk.MendPrivate(path)
 }

@@ -56,4 +56,9 @@ func TestDoctor(t *testing.T) {
 	if got := wrong(settings(t, "data", filepath.Join(t.TempDir(), "none"))); len(got) != 1 {
 		t.Errorf("no data: %v", got)
 	}
+	file := filepath.Join(set.Data, "secret")
+	all := server.Doctor(context.Background(), settings(t, "data", file), server.Look{Now: time.Now()})
+	if f := all[len(all)-1]; f.Err == nil || strings.Contains(f.Mend, file) {
+		t.Errorf("a file for the data, whose rights are nobody's business: %+v", f)
+	}
 }
