@@ -78,6 +78,7 @@ type ChannelObject struct {
 	GoodAt       *op.Time `json:"last_delivered_at" doc:"when it took a message last"`
 	FailingSince *op.Time `json:"failing_since" doc:"null while it takes messages"`
 	Error        string   `json:"error" doc:"why it did not take the last one; empty when it did"`
+	Blocked      string   `json:"blocked" doc:"why this server, as it is set up now, can send nothing to it; empty when it can. Looked up by alert_channel.list only"`
 	Waiting      int64    `json:"waiting" doc:"alerts that are sent, or sent again, later"`
 	Lost         int64    `json:"lost" doc:"alerts that were given up since it took anything last"`
 }
@@ -96,10 +97,10 @@ type channelList struct {
 }
 
 func (a *Alerts) channels(ctx context.Context, _ struct{}) (out channelList, err error) {
-	err = a.DB.View(ctx, func(tx *db.Tx) error {
+	var set []channel
+	err = a.DB.View(ctx, func(tx *db.Tx) (err error) {
 		out = channelList{Channels: []ChannelObject{}, Mail: a.Mail.On()}
-		set, err := readChannels(tx, access.From(ctx).Workspace())
-		if err != nil {
+		if set, err = readChannels(tx, access.From(ctx).Workspace()); err != nil {
 			return err
 		}
 		for _, kind := range kinds() {
@@ -115,10 +116,29 @@ func (a *Alerts) channels(ctx context.Context, _ struct{}) (out channelList, err
 		}
 		return nil
 	})
+	for i := range set { // outside of the transaction: names are looked up
+		for j := range out.Channels {
+			if out.Channels[j].Channel != set[i].kind {
+				continue
+			}
+			if _, bad := a.checked(ctx, set[i].kind, set[i].address); bad != nil {
+				out.Channels[j].Blocked = sentence(bad)
+			}
+		}
+	}
 	if a.Watch != nil {
 		out.Watch = a.Watch()
 	}
 	return out, err
+}
+
+// sentence is what a refusal says to people.
+func sentence(err error) string {
+	var e *op.Error
+	if errors.As(err, &e) {
+		return e.Message
+	}
+	return err.Error()
 }
 
 func (o *ChannelObject) fill(tx *db.Tx, workspace string, c *channel) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type channelView struct {
 	Good    *time.Time `json:"last_delivered_at"`
 	Failing *time.Time `json:"failing_since"`
 	Error   string     `json:"error"`
+	Blocked string     `json:"blocked"`
 	Waiting int64      `json:"waiting"`
 	Lost    int64      `json:"lost"`
 }
@@ -48,6 +50,8 @@ type channelPage struct {
 // state says in a few words whether a channel works.
 func (d *door) state(c *channelView) string {
 	switch {
+	case c.Blocked != "":
+		return "cannot be sent to"
 	case c.Failing != nil && c.Lost > 0:
 		return fmt.Sprintf("takes nothing since %s, %s lost", d.ago(*c.Failing), plural(int(c.Lost), "alert is", "alerts are"))
 	case c.Failing != nil:
@@ -78,13 +82,13 @@ func showChannels(r *run, a *answer) error {
 	}
 	r.printTable(t)
 	for i := range page.Channels {
-		if c := &page.Channels[i]; c.Error != "" {
+		if c := &page.Channels[i]; c.Error != "" && c.Blocked == "" {
 			r.print("\n%s does not take alerts: %s", c.Channel, c.Error)
 		}
 	}
 	r.print("\n%s", r.watchWords(page))
-	if trouble := r.channelTrouble(page); trouble != "" {
-		r.print("%s", strings.ToUpper(trouble[:1])+trouble[1:])
+	for _, t := range channelTroubles(page) {
+		r.print("%s", strings.ToUpper(t.text[:1])+t.text[1:])
 	}
 	return nil
 }
@@ -103,23 +107,31 @@ func (d *door) watchWords(p channelPage) string {
 	}
 }
 
-// channelTrouble says why alerts may reach nobody, and what to do; "" when they were shown to arrive.
-func (d *door) channelTrouble(p channelPage) string {
+// channelTrouble is why alerts may not arrive.
+type channelTrouble struct {
+	text string // what is so, and what to do
+	by   string // the channel that takes nothing; "" when it is only not known whether alerts arrive, or none is set
+	why  string
+}
+
+// channelTroubles are those of each channel, or of all together; none when alerts were shown to arrive.
+func channelTroubles(p channelPage) (out []channelTrouble) {
 	var set, proved bool
 	for i := range p.Channels {
 		c := &p.Channels[i]
-		if c.Failing != nil {
-			return fmt.Sprintf("alerts do not get through by %s: %s     mend it, then: unstuck alerts test", c.Channel, c.Error)
+		if why := firstOf(c.Blocked, c.Error); c.Address != "" && (c.Blocked != "" || c.Failing != nil) {
+			out = append(out, channelTrouble{fmt.Sprintf("alerts do not get through by %s: %s     mend it, then: unstuck alerts test", c.Channel, why), c.Channel, why})
 		}
 		set, proved = set || c.Address != "", proved || c.Proved != nil
 	}
 	switch {
+	case len(out) > 0:
 	case !set:
-		return "alerts reach nobody: unstuck alerts set webhook https://…     (then: unstuck alerts test)"
+		out = []channelTrouble{{text: "alerts reach nobody: unstuck alerts set webhook https://…     (then: unstuck alerts test)"}}
 	case !proved:
-		return "nobody knows that alerts arrive: unstuck alerts test"
+		out = []channelTrouble{{text: "nobody knows that alerts arrive: unstuck alerts test"}}
 	}
-	return ""
+	return out
 }
 
 // reachWords says whom alerts reach, or that they reach nobody; "" when this key may not know.
@@ -128,8 +140,12 @@ func (d *door) reachWords(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
-	if trouble := d.channelTrouble(page); trouble != "" {
-		return strings.TrimPrefix(trouble, "alerts ")
+	var bad []string
+	for _, t := range channelTroubles(page) {
+		bad = append(bad, strings.TrimPrefix(t.text, "alerts "))
+	}
+	if len(bad) > 0 {
+		return strings.Join(bad, "\n           ")
 	}
 	var to []string
 	for i := range page.Channels {
@@ -140,14 +156,21 @@ func (d *door) reachWords(ctx context.Context) string {
 	return "reach " + strings.Join(to, ", ")
 }
 
-// doctorAlerts is a note for doctor while alerts may reach nobody; none when this key may not know.
+// doctorAlerts is what is wrong with each channel, or a note while alerts may reach nobody; none when this key may not know.
 func (d *door) doctorAlerts(ctx context.Context) (out []server.Finding) {
 	page, err := get[channelPage](ctx, d, "alert_channel.list", nil)
 	if err != nil {
 		return nil
 	}
-	if trouble := d.channelTrouble(page); trouble != "" {
-		return []server.Finding{{What: trouble, Note: true}}
+	for _, t := range channelTroubles(page) {
+		f := server.Finding{What: t.text, Note: t.by == ""}
+		if t.by != "" {
+			f = server.Finding{What: "alerts by " + t.by, Err: errors.New(strings.TrimSuffix(t.why, ".")), Mend: "what the sentence above says, then: unstuck alerts test"}
+		}
+		out = append(out, f)
+	}
+	if len(out) > 0 {
+		return out
 	}
 	return []server.Finding{{What: "alerts arrive"}}
 }

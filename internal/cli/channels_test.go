@@ -50,3 +50,38 @@ func TestAlertChannels(t *testing.T) {
 	says("unstuck alerts unset webhook --yes", "Alerts go no more by webhook.")
 	says("unstuck", "Alerts     reach nobody: unstuck alerts set webhook")
 }
+
+// TestChannelsThatCannotWork: channels that took a test message and cannot be sent to since the server was started with other settings
+// are each named, and doctor ends with 1.
+func TestChannelsThatCannotWork(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer r.Close()
+	s := testkit.New(t, "", func(o *server.Settings) {
+		o.AllowCallbacks, o.SMTPHost, o.SMTPFrom, o.SMTPTLS = "127.0.0.1", "127.0.0.1", "unstuck@example.com", "none"
+	})
+	term := &terminal{t: t, s: s, home: t.TempDir(), names: newNamer(s.URL), env: map[string]string{"UNSTUCK_API_KEY": s.First, "UNSTUCK_URL": s.URL}}
+	term.do("unstuck alerts set webhook " + r.URL)
+	term.do("unstuck alerts set email ops@example.com")
+	if got := term.do("unstuck alerts test webhook"); !strings.Contains(got, "✓ webhook") {
+		t.Fatal(got)
+	}
+	s.Settings.AllowCallbacks, s.Settings.SMTPHost, s.Settings.SMTPFrom = "", "", ""
+	s.Restart(0)
+	term.env["UNSTUCK_URL"] = s.URL
+	for command, wants := range map[string][]string{
+		"unstuck doctor":          {"✕ alerts by webhook: ", "✕ alerts by email: This server sends no mail", "UNSTUCK_SMTP_HOST", "[1]"},
+		"unstuck":                 {"do not get through by webhook: ", "do not get through by email: This server sends no mail"},
+		"unstuck alerts channels": {"cannot be sent to", "Alerts do not get through by webhook: ", "Alerts do not get through by email: "},
+	} {
+		got := term.do(command)
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: no %q in\n%s", command, want, got)
+			}
+		}
+		if strings.Contains(got, "alerts arrive") || strings.Contains(got, "Nothing is wrong") {
+			t.Errorf("%s says that all is well:\n%s", command, got)
+		}
+	}
+}

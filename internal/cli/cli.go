@@ -135,7 +135,7 @@ func (d *door) root() *cobra.Command {
 	fs.BoolVar(&d.flags.json, "json", false, "print what the server answered, as it came")
 	fs.BoolVarP(&d.flags.quiet, "quiet", "q", false, "print ids only; where a new key is shown, the key only")
 	fs.BoolVarP(&d.flags.yes, "yes", "y", false, "do not ask before something is ended for good")
-	fs.StringVar(&d.flags.url, "url", "", "address of the server (default: that of the login, $"+urlVar+", or "+defaultURL+")")
+	fs.StringVar(&d.flags.url, "url", "", "address of the server (default: $"+urlVar+", for the key of a login that of the login, or "+defaultURL+")")
 	fs.StringVar(&d.flags.keyFile, "key-file", "", "read the key from this file, - for stdin (default: $"+keyVar+", or the login)")
 	fs.BoolVar(&d.flags.plainHTTP, "plain-http", false, "send the key without TLS to another machine")
 	for _, g := range groups {

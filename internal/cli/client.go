@@ -158,6 +158,9 @@ func (c *client) unreachable(err error) error {
 	if c.source == "" || c.source == keyVar {
 		hint = "Is it running? For another server set " + urlVar + ". Trouble: unstuck doctor"
 	}
+	if c.hides != "" {
+		hint += "\n  The key from " + c.source + " hides the login for " + c.hides + "."
+	}
 	return failure(exitUnreachable, "Not reached: %s: %s.\n\n  %s", c.url, why, hint)
 }
 

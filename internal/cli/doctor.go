@@ -121,7 +121,7 @@ func (d *door) doctorClient(ctx context.Context, here bool) []server.Finding {
 	}
 	c, err := d.client()
 	if err != nil {
-		return append(out, server.Finding{What: "which server to ask", Err: err, Mend: "unstuck auth status"})
+		return append(out, server.Finding{What: "which server to ask", Err: errors.New(firstLine(err)), Mend: "unstuck auth status"})
 	}
 	h, err := get[healthView](ctx, d, "server.health", nil)
 	if err != nil {
@@ -149,7 +149,11 @@ func (d *door) doctorClient(ctx context.Context, here bool) []server.Finding {
 	k, err := get[keyView](ctx, d, "key.self", nil)
 	if err != nil {
 		what = "key from " + c.source
-		add(errors.New(lowerFirst(firstLine(err))), "unstuck auth login")
+		mend := "unstuck auth login"
+		if !c.file && c.source == keyVar {
+			mend = "unset " + keyVar + ", or set it to a key that works; it goes before a login"
+		}
+		add(errors.New(lowerFirst(firstLine(err))), mend)
 		return out
 	}
 	what += fmt.Sprintf("; key %s, %s, works %s", k.Redacted, scopeWords(k.Scope), d.until(&k))

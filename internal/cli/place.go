@@ -68,9 +68,23 @@ func (d *door) findPlace() (place, error) {
 	}
 	if stored != nil && !p.file {
 		p.hides = stored.URL
+		if firstOf(d.flags.url, d.Getenv(urlVar)) == "" && p.key != "" && !sameServer(p.url, stored.URL) {
+			return p, d.unsaid(p)
+		}
 	}
 	p.url, err = cleanURL(p.url)
 	return p, err
+}
+
+// unsaid refuses to send a key to the default address while a login names another one: the login's address is for the login's key
+// (KEYS 1), and nobody named the default.
+func (d *door) unsaid(p place) error {
+	other := ""
+	if p.source == keyVar {
+		other = "\n  that login      unset " + keyVar
+	}
+	return failure(exitLogin, "Not sent: the key from %s hides the login for %s, and nothing says which server that key is for.\n\n"+
+		"  the same        export %s=%s%s\n  this machine    export %s=%s", p.source, p.hides, urlVar, p.hides, other, urlVar, defaultURL)
 }
 
 func firstOf(values ...string) string {

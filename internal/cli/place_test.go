@@ -23,3 +23,39 @@ func TestPlainHTTP(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyNeedsItsServer: a key from the environment goes to an address that somebody named, never to the default while a login names
+// another one.
+func TestKeyNeedsItsServer(t *testing.T) {
+	const elsewhere = "http://127.0.0.1:18471"
+	for name, c := range map[string]struct {
+		login, url, flag string
+		want             string // "" when nothing may be sent
+	}{
+		"a login elsewhere":           {login: elsewhere},
+		"the variable names a server": {login: elsewhere, url: "http://127.0.0.1:9", want: "http://127.0.0.1:9"},
+		"so does --url":               {login: elsewhere, flag: elsewhere, want: elsewhere},
+		"a login for the default":     {login: defaultURL, want: defaultURL},
+		"no login":                    {want: defaultURL},
+	} {
+		d := &door{Env: Env{Home: t.TempDir(), Getenv: func(name string) string {
+			return map[string]string{keyVar: "unstuck_x", urlVar: c.url}[name]
+		}}}
+		d.flags.url = c.flag
+		if c.login != "" {
+			if err := d.writeLogin(login{URL: c.login, Key: "unstuck_y"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p, err := d.findPlace()
+		if c.want == "" {
+			if err == nil || !strings.Contains(err.Error(), "export UNSTUCK_URL="+elsewhere) || !strings.Contains(err.Error(), "unset UNSTUCK_API_KEY") {
+				t.Errorf("%s: asked %s (%v)", name, p.url, err)
+			}
+			continue
+		}
+		if err != nil || p.url != c.want || p.key != "unstuck_x" {
+			t.Errorf("%s: asked %s (%v), want %s", name, p.url, err, c.want)
+		}
+	}
+}

@@ -108,22 +108,25 @@ func (s *Server) firstBlock(b *block, io Streams, key access.NewKey) {
 	b.row("", "Scope full: everything, also making and revoking other keys. Shown this once; only a hash is kept.")
 	b.line("")
 	data, url := s.hints()
-	next := url + "unstuck auth login"
-	if s.Dev {
-		next = `export PATH="$PWD/bin:$PATH"` + "\n" + strings.Repeat(" ", 32) + next
+	next := []string{"unstuck auth login"}
+	if url != "" {
+		next = append([]string{url}, next...)
 	}
-	b.line("  %-29s %s", "Next, in a second terminal:", next)
+	if s.Dev {
+		next = append([]string{`export PATH="$PWD/bin:$PATH"`}, next...)
+	}
+	b.line("  %-29s %s", "Next, in a second terminal:", strings.Join(next, "\n"+strings.Repeat(" ", 32)))
 	b.line("  %-29s %s", "Closed this too early?", "unstuck auth login --local"+data+"     Trouble?   unstuck doctor"+data)
 	b.line("")
 }
 
-// hints are what the next commands need when the server is not where they look by themselves.
+// hints are what the next commands, all of them, need when the server is not where they look by themselves.
 func (s *Server) hints() (data, url string) {
 	if !strings.HasSuffix(s.Data, strings.TrimPrefix(defaultOf("data"), "~")) {
 		data = " --data " + s.Data
 	}
 	if s.url() != "http://"+defaultOf("listen") {
-		url = "UNSTUCK_URL=" + s.url() + " "
+		url = "export UNSTUCK_URL=" + s.url()
 	}
 	return data, url
 }
