@@ -56,7 +56,8 @@ type Alerts struct {
 	raised [len(types)]atomic.Int64 // since the start, by type
 	woken  chan struct{}            // holds a token when there is something to send
 	post   post
-	tests  tests
+	tests  hourly
+	mailed hourly // by address
 }
 
 // Raised is an alert that was raised, and stored.

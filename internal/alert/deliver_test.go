@@ -98,14 +98,19 @@ func (s *site) cue(name string) {
 	s.Must(s.First, "POST /v1/cues", obj{"name": name, "cron": "0 0 1 1 *", "worker": true, "payload": obj{"task": name}})
 }
 
-// run lets a cue end well or badly once.
+// run lets a cue end well or badly once, and a minute pass.
 func (s *site) run(cue string, good bool) {
+	s.t.Helper()
+	s.end(cue, good)
+	s.Clock.Add(time.Minute)
+}
+
+func (s *site) end(cue string, good bool) {
 	s.t.Helper()
 	s.fired++
 	id := s.Must(s.First, "POST /v1/cues/"+cue+"/fire", obj{"payload_override": obj{"n": s.fired}}).Str("id")
 	got := s.Must(s.First, "POST /v1/executions/"+id+"/claim", obj{"worker_id": "w"})
 	s.Must(s.First, "POST /v1/executions/"+id+"/outcome", obj{"success": good, "error": "disk <!channel>\n\x1b[31mfull @all", "lease_token": got.Str("lease_token")})
-	s.Clock.Add(time.Minute)
 }
 
 // breaks raises an alert.
@@ -133,7 +138,7 @@ func (s *site) delivery(kind, state string) obj {
 	for {
 		a := s.Must(s.First, "GET /v1/alerts?limit=1", nil).JSON["alerts"].([]any)[0].(obj)
 		for _, d := range a["deliveries"].([]any) {
-			if d := d.(obj); d["channel"] == kind && d["state"] == state && (state != "waiting" || d["attempts"] != 0.) {
+			if d := d.(obj); d["channel"] == kind && d["state"] == state && (state != "waiting" || d["error"] != "") {
 				return d
 			}
 		}
@@ -425,6 +430,61 @@ func TestAlertMail(t *testing.T) {
 		if log := s.Log.String(); strings.Contains(log, box.Password) || !strings.Contains(log, "an alert is sent again later") {
 			t.Error(log)
 		}
+	})
+}
+
+// Nobody's mailbox is flooded: an address gets so many e-mails within an hour, from all workspaces together, and what is more waits and
+// says why. What the mail server did not take does not count.
+func TestAlertMailsAnHour(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		box := inbox.Open(t, "none", "")
+		s.Settings.SMTPHost, s.Settings.SMTPPort, s.Settings.SMTPFrom, s.Settings.SMTPTLS = "127.0.0.1", box.Port, "unstuck@example.com", "none"
+		s.Stop()
+		if err := s.Open(); err != nil {
+			t.Fatal(err)
+		}
+		got := func() { <-box.Mail; <-box.To }
+		test := func(address string) int {
+			t.Helper()
+			s.Must(s.First, "PUT /v1/alerts/channels/email", obj{"address": address})
+			return s.Do(s.First, "POST /v1/alerts/test", obj{"channel": "email"}).Status
+		}
+		for range 10 {
+			if status := test("ops@example.com"); status != 200 {
+				t.Fatal(status)
+			}
+			got()
+		}
+		first := s.First
+		s.First = s.Must(s.First, "POST /v1/workspaces", obj{"name": "second"}).Str("key")
+		if status := test("Ops@Example.com"); status != 429 {
+			t.Errorf("another workspace tests the same address: %d", status)
+		}
+		if status := test("others@example.com"); status != 200 {
+			t.Errorf("another address: %d", status)
+		}
+		got()
+		s.First = first
+		box.Refuse(&smtp.SMTPError{Code: 450, Message: "greylisted"})
+		s.breaks("nightly")
+		s.delivery("email", "waiting")
+		box.Refuse(nil)
+		s.Clock.Add(2 * time.Minute)
+		got() // the 11th
+		s.Must(s.First, "PATCH /v1/cues/nightly", obj{"alerts": obj{"consecutive_failures": 1}})
+		for n := range 89 {
+			s.Clock.Add(time.Second)
+			s.end("nightly", n%2 == 0)
+			got()
+		}
+		s.Clock.Add(time.Second)
+		s.end("nightly", false)
+		if d := s.delivery("email", "waiting"); !strings.Contains(d["error"].(string), "100 e-mails within an hour") || d["attempts"] != 0. {
+			t.Errorf("%v", d)
+		}
+		s.Clock.Add(time.Hour)
+		got()
+		s.delivery("email", "sent")
 	})
 }
 

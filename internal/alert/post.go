@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 const (
 	hookTimeout = 10 * time.Second // CueAPI wire contract 2.7
 	stopWithin  = 5 * time.Second  // what is on its way when the server stops gets so long to arrive
+	mailsTo     = 100              // an address in an hour; what is more waits, so that nobody's mailbox is flooded
 	hooksMost   = 32 << 20         // bytes of webhooks in memory
 	answerMost  = 200              // characters of an answer that are shown
 )
@@ -91,7 +93,18 @@ func (p *post) send(s *sending, done func([]ending)) {
 	case s.address == "":
 		over(ending{sending: s, fault: "the channel was removed"})
 	case s.kind == byEmail:
-		p.mails.Go(func() { over(p.mail(s)) })
+		if wait := p.a.mailed.take(mailbox(s.address), 1, mailsTo, p.a.Now()); wait > 0 {
+			p.a.Log.Warn("an e-mail waits: its address got as many within an hour as it may", "alert", s.alert, "workspace", s.workspace, "most", mailsTo)
+			over(ending{sending: s, back: true, wait: wait, fault: fmt.Sprintf("this address got %d e-mails within an hour; this one waits", mailsTo)})
+			return
+		}
+		p.mails.Go(func() {
+			e := p.mail(s)
+			if !e.good {
+				p.a.mailed.giveBack(mailbox(s.address))
+			}
+			over(e)
+		})
 	default:
 		p.hook(s, over)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,30 +18,60 @@ import (
 const testType = "test"
 
 // TestLimit keeps test messages from being used to write to somebody who does not want them.
-var TestLimit = op.Code{Status: 429, Name: "test_limit_exceeded", Doc: "A workspace sends at most 30 test messages an hour. Wait as many seconds as Retry-After says."}
+var TestLimit = op.Code{Status: 429, Name: "test_limit_exceeded", Doc: "A workspace sends at most 30 test messages an hour, and an e-mail address gets at most 10, whoever sends them. Wait as many seconds as Retry-After says."}
 
-const testsAnHour = 30
+const (
+	testsAnHour = 30 // of a workspace
+	testsTo     = 10 // an e-mail address in an hour, from all workspaces: whoever signs up anew begins no new count
+)
 
-// tests counts the test messages of workspaces within an hour. The zero value is ready.
-type tests struct {
+// hourly counts what goes out within an hour, by whatever it is counted by. The zero value is ready.
+type hourly struct {
 	mu    sync.Mutex
 	began time.Time
 	sent  map[string]int
 }
 
-// take takes n messages out of a workspace's hour, or says how long until the next begins.
-func (t *tests) take(workspace string, n int, now time.Time) (wait time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.sent == nil || now.Sub(t.began) >= time.Hour || now.Before(t.began) {
-		t.began, t.sent = now, map[string]int{}
+// take takes n out of an hour's most, or says how long until the next hour begins.
+func (h *hourly) take(of string, n, most int, now time.Time) (wait time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sent == nil || now.Sub(h.began) >= time.Hour || now.Before(h.began) {
+		h.began, h.sent = now, map[string]int{}
 	}
-	if t.sent[workspace]+n > testsAnHour {
-		return t.began.Add(time.Hour).Sub(now)
+	if h.sent[of]+n > most {
+		return h.began.Add(time.Hour).Sub(now)
 	}
-	t.sent[workspace] += n
+	h.sent[of] += n
 	return 0
 }
+
+// giveBack is for one that was taken out and did not arrive.
+func (h *hourly) giveBack(of string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sent[of] = max(h.sent[of]-1, 0)
+}
+
+// mayTest refuses test messages when there were enough within the hour.
+func (a *Alerts) mayTest(workspace string, all []channel) error {
+	now := a.Now()
+	wait, text := a.tests.take(workspace, len(all), testsAnHour, now), fmt.Sprintf("This workspace has sent %d test messages within an hour", testsAnHour)
+	for _, c := range all {
+		if c.kind == byEmail && wait == 0 {
+			wait, text = a.tests.take(mailbox(c.address), 1, testsTo, now), fmt.Sprintf("%s has got %d test messages within an hour", c.address, testsTo)
+		}
+	}
+	if wait == 0 {
+		return nil
+	}
+	e := TestLimit.Msg("%s. Try again later.", text)
+	e.Header = http.Header{"Retry-After": {strconv.FormatInt(int64(wait/time.Second)+1, 10)}}
+	return e
+}
+
+// mailbox is what e-mail to an address is counted by.
+func mailbox(address string) string { return strings.ToLower(address) }
 
 type testInput struct {
 	Channel op.Opt[string] `json:"channel" enum:"webhook|email" doc:"only this one; all that are set when absent"`
@@ -67,10 +98,8 @@ func (a *Alerts) test(ctx context.Context, in testInput) (out testOutput, err er
 	if err != nil {
 		return out, err
 	}
-	if wait := a.tests.take(c.Workspace(), len(all), a.Now()); wait > 0 {
-		e := TestLimit.Msg("This workspace has sent %d test messages within an hour. Try again later.", testsAnHour)
-		e.Header = http.Header{"Retry-After": {strconv.FormatInt(int64(wait/time.Second)+1, 10)}}
-		return out, e
+	if err := a.mayTest(c.Workspace(), all); err != nil {
+		return out, err
 	}
 	ends := make(chan ending, len(all))
 	for i := range all {
@@ -138,7 +167,7 @@ func tested(e ending) Tested {
 	if e.status != 0 {
 		t.Status = &e.status
 	}
-	if e.back {
+	if e.back && e.fault == "" {
 		t.Error = "it was not sent: the server has too much to do, or stops. Try again"
 	}
 	return t
