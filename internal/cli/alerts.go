@@ -30,6 +30,34 @@ type alertView struct {
 	CreatedAt      time.Time  `json:"created_at"`
 	LastAt         time.Time  `json:"last_at"`
 	RecoveredAt    *time.Time `json:"recovered_at"`
+	Deliveries     []struct {
+		Channel  string     `json:"channel"`
+		State    string     `json:"state"`
+		Attempts int64      `json:"attempts"`
+		SentAt   *time.Time `json:"sent_at"`
+		Error    string     `json:"error"`
+	} `json:"deliveries"`
+}
+
+// deliveryLines say what became of an alert by each channel.
+func (d *door) deliveryLines(a *alertView) (out []string) {
+	if len(a.Deliveries) == 0 {
+		return []string{"Sent to nobody: no channel was set when it was raised."}
+	}
+	for _, v := range a.Deliveries {
+		line := fmt.Sprintf("By %s: %s", v.Channel, v.State)
+		if v.SentAt != nil {
+			line += " " + d.ago(*v.SentAt)
+		}
+		if v.SentAt == nil && v.Attempts > 0 {
+			line += " after " + plural(int(v.Attempts), "attempt", "attempts")
+		}
+		if v.Error != "" && v.SentAt == nil {
+			line += ": " + v.Error
+		}
+		out = append(out, line)
+	}
+	return out
 }
 
 func (a *alertView) state() string {
@@ -74,6 +102,11 @@ func showAlert(r *run, a *answer) error {
 		return err
 	}
 	r.print("%s", v.Text)
+	defer func() {
+		for _, line := range r.deliveryLines(&v) {
+			r.print("%s", line)
+		}
+	}()
 	if v.Type == "recovered" {
 		return nil
 	}

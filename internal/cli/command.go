@@ -280,16 +280,36 @@ func (d *door) goOn(question, command string) error {
 	return nil
 }
 
-// again is the command as it was typed; its flags are left to whoever typed them.
+// again is the command as it was typed, with its flags.
 func (r *run) again() string {
 	words := []string{r.path}
 	for _, arg := range r.args {
 		words = append(words, shellWord(arg))
 	}
-	if r.flags.NFlag() > 0 {
-		words = append(words, "…")
-	}
+	r.flags.Visit(func(f *pflag.Flag) {
+		given := []string{f.Value.String()}
+		switch v := f.Value.(type) {
+		case *fieldValue:
+			given = v.typed
+		case pflag.SliceValue:
+			given = v.GetSlice()
+		}
+		for _, v := range given {
+			words = append(words, "--"+f.Name+flagValue(f, v))
+		}
+	})
 	return strings.Join(words, " ")
+}
+
+// flagValue is how the value of a flag is written behind its name: a switch that is on needs none.
+func flagValue(f *pflag.Flag, v string) string {
+	switch {
+	case f.NoOptDefVal != "" && v == f.NoOptDefVal:
+		return ""
+	case f.NoOptDefVal != "":
+		return "=" + shellWord(v)
+	}
+	return " " + shellWord(v)
 }
 
 // decode reads an answer into a local shape.

@@ -108,7 +108,23 @@ func htmlPage(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>` + html.EscapeString(titleOf(text)) +
-		"</title><link rel=\"stylesheet\" href=\"/docs/help/style.css\"><main>\n" + body.String() + "</main></html>\n"
+		"</title><link rel=\"stylesheet\" href=\"/docs/help/style.css\"><main>\n" + codeAnchors(body.String()) + "</main></html>\n"
+}
+
+// codeHeading is a heading that is the code of an error.
+var codeHeading = regexp.MustCompile(`<h3 id="[^"]*">([a-z0-9_]+)</h3>`)
+
+// codeAnchors gives the first heading of each code the anchor that refusals link to: the code itself.
+func codeAnchors(page string) string {
+	seen := map[string]bool{}
+	return codeHeading.ReplaceAllStringFunc(page, func(h string) string {
+		code := codeHeading.FindStringSubmatch(h)[1]
+		if seen[code] {
+			return h
+		}
+		seen[code] = true
+		return `<h3 id="` + code + `">` + code + `</h3>`
+	})
 }
 
 func permissionsPage() string {
@@ -173,6 +189,19 @@ func describe(b *strings.Builder, c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		if !sub.Hidden {
 			describe(b, sub)
+		}
+	}
+}
+
+// TestErrorAnchors: the link of a refusal meets the heading of its code.
+func TestErrorAnchors(t *testing.T) {
+	page, err := os.ReadFile("../../docs/html/errors.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []string{"http_error", "invalid_api_key", "mail_not_configured"} {
+		if n := strings.Count(string(page), `id="`+code+`"`); n != 1 {
+			t.Errorf("%d headings with the anchor %s", n, code)
 		}
 	}
 }

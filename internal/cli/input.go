@@ -61,6 +61,7 @@ func flagHelp(f op.Field, kind object) string {
 type fieldValue struct {
 	run   *run
 	field op.Field
+	typed []string // what was given, as it was written
 }
 
 func (v *fieldValue) String() string { return "" }
@@ -85,6 +86,7 @@ func (v *fieldValue) Type() string {
 // Set reads the text of the flag. A list may be given in one text with commas, or by repeating the flag.
 func (v *fieldValue) Set(text string) error {
 	in, name := v.run.in, v.field.Name
+	v.typed = append(v.typed, text)
 	switch v.Type() {
 	case "bool":
 		b, err := strconv.ParseBool(text)

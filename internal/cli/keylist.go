@@ -216,7 +216,7 @@ func (d *door) expiryCell(k *keyView) string {
 	case k.Status == "active" && k.ExpiresAt.Sub(d.Now()) < month:
 		return "in " + span(k.ExpiresAt.Sub(d.Now()))
 	}
-	return d.date(*k.ExpiresAt)
+	return d.end(*k.ExpiresAt)
 }
 
 func (d *door) statusCell(k *keyView, due []attention) string {

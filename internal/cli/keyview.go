@@ -170,9 +170,9 @@ func (d *door) until(k *keyView) string {
 	case k.ExpiresAt == nil:
 		return "never expires"
 	case d.Now().After(*k.ExpiresAt):
-		return "expired " + d.date(*k.ExpiresAt)
+		return "expired " + d.end(*k.ExpiresAt)
 	}
-	return "until " + d.date(*k.ExpiresAt)
+	return "until " + d.end(*k.ExpiresAt)
 }
 
 // standing is the status of a key and how long it works: "active until 4 Nov 2027".
@@ -183,9 +183,9 @@ func (d *door) standing(status string, expires *time.Time) string {
 	case expires == nil:
 		return status + ", never expires"
 	case status == "expired":
-		return status + " " + d.date(*expires)
+		return status + " " + d.end(*expires)
 	}
-	return status + " until " + d.date(*expires)
+	return status + " until " + d.end(*expires)
 }
 
 // program is who used a secret, as people recognise it: the first word of the user agent, or the address.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -108,13 +109,16 @@ func cell(raw json.RawMessage) string {
 	return string(raw)
 }
 
+// shownAlone are the members of answers that show a secret.
+var shownAlone = []string{"key", "api_key", "webhook_secret", "alert_webhook_secret"}
+
 // ids prints the ids of what an answer holds, one on each line. Of an answer that shows a new key it prints that key: it would be
 // lost otherwise.
 func (r *run) ids(a *answer) error {
 	ms, _ := members(a.body)
 	for _, m := range ms {
 		var secret string
-		if (m.name == "key" || m.name == "api_key") && json.Unmarshal(m.value, &secret) == nil && secret != "" {
+		if slices.Contains(shownAlone, m.name) && json.Unmarshal(m.value, &secret) == nil && secret != "" {
 			r.print("%s", secret)
 			return nil
 		}

@@ -93,6 +93,14 @@ func (d *door) ago(t time.Time) string { return span(d.Now().Sub(t)) + " ago" }
 // date is a day in the viewer's zone, "22 Nov 2027".
 func (d *door) date(t time.Time) string { return t.In(d.Zone).Format("2 Jan 2006") }
 
+// end is the day on which something ends or ended, with the time of day when that is less than two days away.
+func (d *door) end(t time.Time) string {
+	if t.Sub(d.Now()).Abs() < 48*time.Hour {
+		return t.In(d.Zone).Format("2 Jan 2006 15:04")
+	}
+	return d.date(t)
+}
+
 // day is a date without the year when it lies in the last or next half year.
 func (d *door) day(t time.Time) string {
 	if off := t.Sub(d.Now()).Abs(); off < 183*24*time.Hour {

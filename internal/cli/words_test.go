@@ -260,3 +260,14 @@ func TestTablesFitTheTerminal(t *testing.T) {
 		}
 	}
 }
+
+// TestEndsSoon: an end within two days has its time of day.
+func TestEndsSoon(t *testing.T) {
+	d := viewer(t, "2026-11-22T10:00:00Z")
+	for in, timed := range map[time.Duration]bool{time.Hour: true, 47 * time.Hour: true, 49 * time.Hour: false, -time.Hour: true} {
+		at := d.Now().Add(in)
+		if got := d.until(&keyView{ExpiresAt: &at}); strings.HasSuffix(got, at.In(d.Zone).Format(" 15:04")) != timed {
+			t.Errorf("in %v: %q", in, got)
+		}
+	}
+}

@@ -221,6 +221,8 @@ func (s *Sender) words(ctx context.Context, err error) error {
 		text = "the mail server did not answer in time"
 	case errors.As(err, &dns), errors.As(err, &dial) && dial.Op == "dial":
 		text = "the mail server is not reached"
+	case strings.Contains(text, "STARTTLS mode set to"): // the library's word for what it is told by client
+		text = "the mail server offers no encryption (STARTTLS): set UNSTUCK_SMTP_TLS to tls, or to none when that server is trusted and near"
 	}
 	if s.o.Password != "" {
 		text = strings.ReplaceAll(text, s.o.Password, "***")
