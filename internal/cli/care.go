@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"errors"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"unstuck/internal/server"
@@ -45,7 +48,11 @@ func (d *door) backupCommand() *cobra.Command {
 			return err
 		}
 		if err := server.Backup(cmd.Context(), set, args[0]); err != nil {
-			return failure(exitOurs, "Not backed up: %v.", err)
+			hint := ""
+			if errors.Is(err, os.ErrNotExist) && !cmd.Flags().Changed("data") {
+				hint = "\n\n  elsewhere   unstuck backup " + shellWord(args[0]) + " --data FOLDER     (of the server: /var/lib/unstuck under systemd; with PostgreSQL set UNSTUCK_DATABASE)"
+			}
+			return failure(exitOurs, "Not backed up: %v.%s", err, hint)
 		}
 		d.say("Backed up to %s.", args[0])
 		d.say("The server secret is not in it, and without it no key of the backup works. Keep a copy of %s too, elsewhere.", d.tilde(set.Data+"/secret"))

@@ -84,3 +84,12 @@ func TestRestoreAsks(t *testing.T) {
 		}
 	}
 }
+
+// TestBackupNamesData: where no server has its data, the refusal says how to name the folder.
+func TestBackupNamesData(t *testing.T) {
+	var out bytes.Buffer
+	env := Env{Now: time.Now, Zone: time.UTC, Getenv: func(string) string { return "" }, Home: t.TempDir(), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out}
+	if code := Run(t.Context(), env, "backup", "copy.db"); code != exitOurs || !strings.Contains(out.String(), "unstuck backup copy.db --data FOLDER") {
+		t.Errorf("[%d] %s", code, out.String())
+	}
+}
