@@ -66,6 +66,11 @@ func TestHowTheEndIsKnown(t *testing.T) {
 					}
 					f.ok(worker, "execution.report", report)
 				}
+				if c.execution == statusOutcomeTimeout && !c.later {
+					if why := f.ok(f.admin, "execution.why", input{"id": execution})["sentence"].(string); !strings.HasSuffix(why, "was called, but its answer did not say how it went.") {
+						t.Errorf("why: %s", why)
+					}
+				}
 				e, q := f.ok(f.admin, "execution.get", input{"id": execution}), f.ok(f.admin, "cue.get", input{"id": id})
 				got := row{"execution": e["status"], "cue": q["status"], "state": e["outcome_state"], "unconfirmed": e["unconfirmed"], "runs": q["run_count"]}
 				want := row{"execution": c.execution, "cue": c.cue, "state": c.state, "unconfirmed": c.unconfirmed, "runs": 1.}

@@ -2,6 +2,7 @@ package cue
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -32,6 +33,9 @@ func TestRelease(t *testing.T) {
 			f.refused(worker, "execution.release", held, 409, "stale_claim")
 			if e := f.get(worker, id); e["attempts"] != attempt || e["error_message"] != "Worker w gave it back; offered again" {
 				t.Errorf("attempt %v: %v", attempt, e)
+			}
+			if why := f.ok(f.admin, "execution.why", input{"id": id})["sentence"].(string); !strings.Contains(why, "is offered again because its worker gave it back: attempt") {
+				t.Errorf("why: %s", why)
 			}
 			if got := f.claimable(worker, nil); !slices.Equal(got, []string{id}) {
 				t.Errorf("claimable: %v", got)

@@ -243,6 +243,22 @@ func TestWhyOfKeys(t *testing.T) {
 	}
 }
 
+// A worker whose key is for other cues is heard of all the same: the key is the cause.
+func TestWhyOfAKeyForOtherCues(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.cue("c", "0 0 1 1 *")
+		f.cue("ok", "0 0 1 1 *")
+		worker := f.key("worker", input{"cues": []string{"ok"}})
+		f.clock.Advance(time.Hour)
+		id := f.ok(f.admin, "cue.fire", input{"id": "c"})["id"].(string)
+		f.ok(worker, "worker.heartbeat", input{"worker_id": "boxb"})
+		got := f.ok(f.admin, "execution.why", input{"id": id})
+		if got["cause"] != whyKey || !strings.Contains(got["sentence"].(string), "is restricted") {
+			t.Errorf("why: %v", got)
+		}
+	})
+}
+
 // A worker that was there a moment ago is not said to be there when its key has ended since.
 func TestWhyOfAKeyThatJustEnded(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {

@@ -31,7 +31,11 @@ func (w *inquiry) execution(e *execution) error {
 	case statusFailed:
 		return w.failed(e)
 	case statusOutcomeTimeout:
-		w.because(whyUnreported, "%s, due %s, was called, but nobody reported in time how it went.", w.q.name, w.when(e.scheduledFor))
+		how := "nobody reported in time how it went"
+		if text(e.errorMessage) == saidNothing {
+			how = "its answer did not say how it went"
+		}
+		w.because(whyUnreported, "%s, due %s, was called, but %s.", w.q.name, w.when(e.scheduledFor), how)
 		w.fact(e.updatedAt, "%s", text(e.errorMessage))
 		w.mend("if you know how it went; or --failure", "executions report %s --success", brief(e.id))
 		w.mend("to have it done again", "executions replay %s", brief(e.id))
@@ -119,7 +123,7 @@ func (w *inquiry) failed(e *execution) error {
 		w.because(whyFailed, "%s, due %s, failed: %s.", w.q.name, when, orElse(message, "its worker said no more"))
 		w.fact(*e.outcomeAt, "reported as a failure")
 	case e.transport == transportWorker:
-		w.because(whyLease, "%s, due %s, failed because its worker took it and was not heard of again: attempt %d of %d.", w.q.name, when, e.attempts, e.maxAttempts)
+		w.because(whyLease, "%s, due %s, failed because its worker %s: attempt %d of %d.", w.q.name, when, e.leftBy(), e.attempts, e.maxAttempts)
 		w.fact(e.updatedAt, "%s", message)
 		return w.silentHolder(e)
 	case e.httpStatus != nil && *e.httpStatus == 410:
@@ -145,6 +149,14 @@ func (e *execution) notAllowed() bool {
 	return e.httpStatus == nil && strings.Contains(text(e.errorMessage), "UNSTUCK_ALLOW_CALLBACKS")
 }
 
+// leftBy is how the worker of the last attempt left it: given back, or in silence.
+func (e *execution) leftBy() string {
+	if strings.HasPrefix(text(e.errorMessage), "Worker ") && strings.Contains(text(e.errorMessage), " gave it back; ") {
+		return "gave it back"
+	}
+	return "took it and was not heard of again"
+}
+
 // answered is what the callback did at the last attempt.
 func (e *execution) answered() string {
 	if e.httpStatus != nil {
@@ -165,7 +177,7 @@ func (w *inquiry) underWay(e *execution) error {
 	case e.transport == transportWorker && e.status == statusDelivering:
 		w.because(whyWorking, "%s, due %s, is in the hands of worker %s until %s.", w.q.name, when, e.claimedWorker, w.when(deref(e.leaseUntil)))
 	case e.transport == transportWorker && e.attempts > 0:
-		w.because(whyLease, "%s, due %s, is offered again because its worker took it and was not heard of again: attempt %d of %d.", w.q.name, when, e.attempts, e.maxAttempts)
+		w.because(whyLease, "%s, due %s, is offered again because its worker %s: attempt %d of %d.", w.q.name, when, e.leftBy(), e.attempts, e.maxAttempts)
 		w.fact(e.updatedAt, "%s", text(e.errorMessage))
 		w.mend("to take it", "executions claim %s", brief(e.id))
 	case e.transport == transportWorker:
@@ -291,7 +303,7 @@ func choice(e *execution) string {
 // blameKey finds out whether the key of a silent worker does not let it in, from since or later on, or did not between two moments.
 func (w *inquiry) blameKey(h seenWorker, lead string, since, from, to op.Time) (bool, error) {
 	s, err := w.c.Access.TellKey(w.tx, w.q.workspace, h.key, "execution.claim", w.q.id, w.q.name, access.Holder{Worker: h.worker, Heard: h.heard}, from, to)
-	if err != nil || s.Code == "" || s.At < since {
+	if err != nil || s.Code == "" || s.At < since && (s.Over || s.Code != access.KeyRestricted.Name) { // a key that may not take this cue's work is heard of all the same
 		return false, err
 	}
 	what, when := keyWords(s), ""
