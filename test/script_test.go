@@ -106,7 +106,7 @@ func runServer(ts *testscript.TestScript, neg bool, args []string) {
 // start starts a server and waits until it answers. It writes straight into files, so that what it said before it answered is there.
 func (p *program) start(ts *testscript.TestScript, flags []string) {
 	p.cmd = exec.Command(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "unstuck"), append([]string{"serve", "--print-first-key"}, flags...)...)
-	for _, name := range []string{"HOME", "TZ", "UNSTUCK_LISTEN", "UNSTUCK_DATA", "UNSTUCK_DATABASE", "UNSTUCK_SECRET", "UNSTUCK_ALLOW_CALLBACKS"} {
+	for _, name := range []string{"HOME", "TZ", "UNSTUCK_LISTEN", "UNSTUCK_DATA", "UNSTUCK_DATABASE", "UNSTUCK_HEARTBEAT_URL", "UNSTUCK_SECRET", "UNSTUCK_ALLOW_CALLBACKS"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	stdout, err := os.Create(ts.MkAbs("stdout.txt"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ func (d *door) doctorCommand() *cobra.Command {
 			"database, audit log, clock and room on the disk too, beside a running server or without one. Changes nothing; ends with 1 when\n" +
 			"something is wrong, with the sentence and what mends it.\n\n" +
 			"--quiet says nothing and only ends so, for health checks. It asks the running server and leaves out what takes longer the more it\n" +
-			"holds: `unstuck audit check` is for the audit log.",
+			"holds (`unstuck audit check` is for the audit log), and what is no fault of that server: your login, where alerts go, the outside watch.",
 		Example: "  unstuck doctor\n  unstuck doctor --quiet && echo well"}
 	read := d.settingsFlags(cmd)
 	flags := d.later[cmd]
@@ -54,12 +55,18 @@ func (d *door) doctor(ctx context.Context, set server.Settings, named bool) erro
 		if found[len(found)-1].Err == nil {
 			found = append(found, d.doctorAlerts(ctx)...)
 		}
+		for i := range found {
+			found[i].Beside = true
+		}
 	}
 	local := "– no server has its data on this machine"
 	if here {
 		running, runs := d.runningChecks(ctx, set.Data)
 		found = append(found, server.Doctor(ctx, set, server.Look{Now: d.Now(), Quick: d.flags.quiet && runs})...)
 		found = append(found, running...)
+		if d.flags.quiet && runs { // a health check asks for this server; nobody starts it anew because a login or a chat does not work
+			found = slices.DeleteFunc(found, func(f server.Finding) bool { return f.Beside })
+		}
 		local = ""
 		if p, err := d.findPlace(); runs && err == nil && p.key == "" {
 			local = "– not logged in; who may read the data folder gets a key by: unstuck auth login --local"
@@ -101,7 +108,7 @@ func (d *door) runningChecks(ctx context.Context, data string) (out []server.Fin
 		return nil, false
 	}
 	for _, c := range checked {
-		f := server.Finding{What: c.What, Mend: c.Mend}
+		f := server.Finding{What: c.What, Mend: c.Mend, Beside: c.Beside}
 		if c.Wrong != "" {
 			f.Err = errors.New(c.Wrong)
 		}

@@ -21,6 +21,8 @@ type Finding struct {
 	Err  error  // nil: fine
 	Mend string // what to do about it, a command where there is one
 	Note bool   // nothing is wrong, but What should be known
+
+	Beside bool // it is about others, such as an outside watch: the server does its work all the same
 }
 
 // Look says how doctor looks.
@@ -177,6 +179,8 @@ type Checked struct {
 	What  string `json:"what"`
 	Wrong string `json:"wrong,omitempty" doc:"what is wrong; empty when nothing is"`
 	Mend  string `json:"mend,omitempty"`
+
+	Beside bool `json:"beside,omitempty" doc:"the server does its work all the same"`
 }
 
 // Checks is what only a running server knows of itself, for doctor. A new check is one more line here.
@@ -186,6 +190,7 @@ func (s *Server) Checks(ctx context.Context) []Finding {
 	out.add("scheduler", s.checkScheduler(ctx), "look at the server's log, and start it again; nothing is lost")
 	if s.HeartbeatURL != "" {
 		out.add("outside watch", s.checkHeart(), "look at UNSTUCK_HEARTBEAT_URL, and whether this machine reaches it")
+		out[len(out)-1].Beside = true
 	}
 	return out
 }
@@ -207,7 +212,7 @@ func (s *Server) checkHeart() error {
 func (s *Server) checks(ctx context.Context) []Checked {
 	out := []Checked{}
 	for _, f := range s.Checks(ctx) {
-		c := Checked{What: f.What}
+		c := Checked{What: f.What, Beside: f.Beside}
 		if f.Err != nil {
 			c.Wrong, c.Mend = f.Err.Error(), f.Mend
 		}
