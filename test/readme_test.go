@@ -120,8 +120,8 @@ var masks = []struct {
 	{regexp.MustCompile(`_[0-9a-f]{8}\b`), "_EIGHT"},
 	{regexp.MustCompile(`cue_[0-9a-z]{12}`), "CUE"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
-	{regexp.MustCompile(`UNSTUCK_URL=http://ADDRESS `), ""},           // said because the test's port is not the usual one
-	{regexp.MustCompile(`\b\d{1,2} [A-Z][a-z]{2} (\d\d:\d\d)`), "$1"}, // a day is said when it is not today's: the test runs at midnight too
+	{regexp.MustCompile(`\n\s*export UNSTUCK_URL=http://ADDRESS`), ""}, // said because the test's port is not the usual one
+	{regexp.MustCompile(`\b\d{1,2} [A-Z][a-z]{2} (\d\d:\d\d)`), "$1"},  // a day is said when it is not today's: the test runs at midnight too
 	{regexp.MustCompile(`\d\d:\d\d(:\d\d)?`), "TIME"},
 	{regexp.MustCompile(`\d{1,2} [A-Z][a-z]{2} 20\d\d`), "DATE"},
 	{regexp.MustCompile(`\d+(\.\d)? s\b`), "SPAN"},
