@@ -149,6 +149,6 @@ const (
 	sqlWhyGood = `SELECT id FROM (SELECT id, status, outcome_state, created_at FROM executions
 			WHERE cue_id = ?1 AND created_at <= ?2 ORDER BY created_at DESC, id DESC LIMIT 1000) AS latest
 		WHERE status = 'success' AND outcome_state IN ('', 'reported_success', 'verified_success') ORDER BY created_at DESC, id DESC LIMIT 1`
-	sqlWhyWorker = `SELECT worker_id, key_id, last_heartbeat FROM workers WHERE workspace_id = ?1 AND worker_id = ?2`
-	sqlWhyHeard  = `SELECT worker_id, key_id, last_heartbeat FROM workers WHERE workspace_id = ?1 ORDER BY last_heartbeat DESC LIMIT 1`
+	sqlWhyWorker = `SELECT worker_id, key_id, last_heartbeat, coalesce(handlers, '') FROM workers WHERE workspace_id = ?1 AND worker_id = ?2`
+	sqlWhyHeard  = `SELECT worker_id, key_id, last_heartbeat, coalesce(handlers, '') FROM workers WHERE workspace_id = ?1 ORDER BY last_heartbeat DESC LIMIT 1`
 )

@@ -259,6 +259,28 @@ func TestWhyOfAKeyForOtherCues(t *testing.T) {
 	})
 }
 
+// A worker that says what it takes, and does not take this.
+func TestWhyOfOtherTasks(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.ok(f.key("worker", nil), "worker.heartbeat", input{"worker_id": "boxb", "handlers": []string{"sync", "copy"}})
+		for _, c := range []struct{ name, task, want string }{
+			{"other", "mail", `other has waited since 10:01:40 today because worker boxb takes only the tasks "sync", "copy", and this has the task "mail".`},
+			{"none", "", `none has waited since 10:01:40 today because worker boxb takes only the tasks "sync", "copy", and this has no task.`},
+			{"taken", "copy", `taken has waited since 10:01:40 today although a worker (boxb) was there: none took it, which has the task "copy".`},
+		} {
+			payload := input{}
+			if c.task != "" {
+				payload["task"] = c.task
+			}
+			f.ok(f.admin, "cue.create", newCue(c.name, input{"payload": payload}))
+			id := f.ok(f.admin, "cue.fire", input{"id": c.name})["id"]
+			if got := f.ok(f.admin, "execution.why", input{"id": id}); got["cause"] != whyNotTaken || got["sentence"] != c.want {
+				t.Errorf("%s: %v", c.name, got)
+			}
+		}
+	})
+}
+
 // A worker that was there a moment ago is not said to be there when its key has ended since.
 func TestWhyOfAKeyThatJustEnded(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {

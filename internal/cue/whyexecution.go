@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -212,6 +213,15 @@ func (w *inquiry) waitingCall(e *execution) {
 type seenWorker struct {
 	worker, key string
 	heard       op.Time
+	handlers    string // JSON list of the tasks that it says it takes; "" when it does not say
+}
+
+func (s *seenWorker) scan(r scanner) error { return r.Scan(&s.worker, &s.key, &s.heard, &s.handlers) }
+
+// tasks are those that it says it takes; none when it does not say.
+func (s *seenWorker) tasks() (names []string) {
+	_ = json.Unmarshal([]byte(s.handlers), &names) // was written by us, or is ""
+	return names
 }
 
 // found reports whether a row was there.
@@ -257,6 +267,10 @@ func (w *inquiry) notTaken(e *execution, lead string) error {
 		w.mend("see who is there, then start the worker again", "workers list")
 		return nil
 	}
+	if tasks := who.tasks(); len(tasks) > 0 && !slices.Contains(tasks, e.task) {
+		w.otherTasks(e, who.worker, tasks, lead)
+		return nil
+	}
 	w.because(whyNotTaken, "%s %s although a worker (%s) was there: none took it%s.", w.q.name, lead, who.worker, choice(e))
 	if who.heard > ended {
 		w.because(whyNotTaken, "%s %s: no worker took it in time%s. Worker %s was heard of since.", w.q.name, lead, choice(e), who.worker)
@@ -265,10 +279,30 @@ func (w *inquiry) notTaken(e *execution, lead string) error {
 	return nil
 }
 
+// otherTasks explains an execution with a task, or without, that its worker does not take.
+func (w *inquiry) otherTasks(e *execution, worker string, tasks []string, lead string) {
+	quoted := make([]string, min(len(tasks), 5))
+	for i := range quoted {
+		quoted[i] = op.Quote(tasks[i])
+	}
+	takes, has := "the task "+quoted[0], "has no task"
+	if len(tasks) > 1 {
+		takes = "the tasks " + strings.Join(quoted, ", ")
+	}
+	if len(tasks) > len(quoted) {
+		takes += fmt.Sprintf(" and %d more", len(tasks)-len(quoted))
+	}
+	if e.task != "" {
+		has = "has the task " + op.Quote(e.task)
+	}
+	w.because(whyNotTaken, "%s %s because worker %s takes only %s, and this %s.", w.q.name, lead, worker, takes, has)
+	w.mend("see what each worker takes, then give one a handler for it, or put another \"task\" into the cue's payload", "workers list")
+}
+
 // workersOf finds the worker of a cue, which is the one that took its latest execution, else the one heard of last, and the one
 // heard of last in the workspace. Both are empty when none is known.
 func (w *inquiry) workersOf(e *execution) (its, last seenWorker, err error) {
-	beats, err := found(w.tx.Row(sqlWhyHeard, e.workspace).Scan(&last.worker, &last.key, &last.heard))
+	beats, err := found(last.scan(w.tx.Row(sqlWhyHeard, e.workspace)))
 	if err != nil {
 		return its, last, err
 	}
@@ -277,7 +311,7 @@ func (w *inquiry) workersOf(e *execution) (its, last seenWorker, err error) {
 		return last, last, err
 	}
 	var beat seenWorker
-	there, err := found(w.tx.Row(sqlWhyWorker, e.workspace, its.worker).Scan(&beat.worker, &beat.key, &beat.heard))
+	there, err := found(beat.scan(w.tx.Row(sqlWhyWorker, e.workspace, its.worker)))
 	if there && beat.heard > its.heard {
 		its = beat
 	}
@@ -359,7 +393,7 @@ func (w *inquiry) silentHolder(e *execution) error {
 		return nil
 	}
 	before := w.out
-	blamed, err := w.blameKey(seenWorker{e.claimedWorker, e.claimedKey, deref(e.lastAttemptAt)}, "", 0, deref(e.lastAttemptAt), w.now)
+	blamed, err := w.blameKey(seenWorker{worker: e.claimedWorker, key: e.claimedKey, heard: deref(e.lastAttemptAt)}, "", 0, deref(e.lastAttemptAt), w.now)
 	if blamed { // the lease is the cause, the key one of the facts
 		w.out.Cause, w.out.Sentence = before.Cause, strings.TrimSuffix(before.Sentence, ".")+"; its key did not let it in any more."
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -122,7 +123,7 @@ type meter struct {
 func newMeter(g op.Guard, now func() time.Time, tracer *trace.Tracer) *meter {
 	return &meter{
 		Guard: g, now: now, tracer: tracer, observed: newObserved(),
-		calls:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_calls_total", Help: "Calls by operation and code of their answer; ok for success."}, []string{"operation", "code"}),
+		calls:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "unstuck_calls_total", Help: "Calls by operation and code of their answer; ok for success, canceled when the caller went away."}, []string{"operation", "code"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "unstuck_call_seconds", Help: "How long calls took.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
 	}
 }
@@ -131,7 +132,10 @@ func newMeter(g op.Guard, now func() time.Time, tracer *trace.Tracer) *meter {
 func (m *meter) Done(ctx context.Context, c *op.Call, err *op.Error) {
 	m.Guard.Done(ctx, c, err)
 	code := "ok"
-	if err != nil {
+	switch {
+	case err != nil && errors.Is(err, context.Canceled): // the caller went away, as workers do that stop in a long poll
+		code = "canceled"
+	case err != nil:
 		code = err.Code.Name
 	}
 	m.calls.WithLabelValues(c.Name, code).Inc()

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -240,4 +241,29 @@ func TestBreakerIsCounted(t *testing.T) {
 	if !strings.Contains(text, `unstuck_callback_endpoints{breaker="open"} 1`) || len(have["unstuck_callback_endpoints"]["breaker"]) != 3 {
 		t.Errorf("%v", have["unstuck_callback_endpoints"])
 	}
+}
+
+// A worker that stops in a long poll is no failure of the server.
+func TestCallerThatWentAway(t *testing.T) {
+	testkit.Each(t, func(t *testing.T, s *testkit.Server) {
+		ctx, away := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer away()
+		r, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/v1/executions/claim", strings.NewReader(`{"worker_id":"w","max":1,"wait":30}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+s.First)
+		if res, err := http.DefaultClient.Do(r); err == nil {
+			res.Body.Close()
+			t.Fatalf("the claim was answered: %d", res.StatusCode)
+		}
+		const want = `unstuck_calls_total{code="canceled",operation="execution.claim"} 1`
+		var page string
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-time.After(10 * time.Millisecond) {
+			if page = string(s.Must(s.First, "GET /metrics", nil).Body); strings.Contains(page, want) {
+				return
+			}
+		}
+		t.Errorf("no %s in:\n%s", want, page)
+	})
 }
