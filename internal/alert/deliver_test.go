@@ -102,7 +102,14 @@ func (s *site) cue(name string) {
 func (s *site) run(cue string, good bool) {
 	s.t.Helper()
 	s.end(cue, good)
-	s.Clock.Add(time.Minute)
+	s.pass(time.Minute)
+}
+
+// pass lets time go by, and what is due then be sent.
+func (s *site) pass(d time.Duration) {
+	s.t.Helper()
+	s.Clock.Add(d)
+	s.Drain()
 }
 
 func (s *site) end(cue string, good bool) {
@@ -234,7 +241,7 @@ func TestAlertRetries(t *testing.T) {
 			t.Errorf("%v", c)
 		}
 		for range 7 {
-			s.Clock.Add(14 * time.Hour)
+			s.pass(14 * time.Hour)
 			if again := <-r.got; again.body != first.body || again.header.Get("webhook-id") != first.header.Get("webhook-id") {
 				t.Errorf("sent again as %v", again)
 			}
@@ -344,7 +351,7 @@ func TestAlertTest(t *testing.T) {
 		if r := s.Do(s.First, "POST /v1/alerts/test", obj{}); r.Status != 429 || r.Header.Get("Retry-After") == "" {
 			t.Errorf("%d %s", r.Status, r.Body)
 		}
-		s.Clock.Add(time.Hour)
+		s.pass(time.Hour)
 		test()
 		s.Must(s.First, "DELETE /v1/alerts/channels/webhook", nil)
 		if r := s.Do(s.First, "DELETE /v1/alerts/channels/webhook", nil); r.Status != 404 {
@@ -412,7 +419,7 @@ func TestAlertMail(t *testing.T) {
 			t.Errorf("%v", c)
 		}
 		box.Refuse(nil)
-		s.Clock.Add(2 * time.Minute)
+		s.pass(2 * time.Minute)
 		m, err := stdmail.ReadMessage(strings.NewReader(<-box.Mail))
 		if err != nil {
 			t.Fatal(err)
@@ -469,20 +476,20 @@ func TestAlertMailsAnHour(t *testing.T) {
 		s.breaks("nightly")
 		s.delivery("email", "waiting")
 		box.Refuse(nil)
-		s.Clock.Add(2 * time.Minute)
+		s.pass(2 * time.Minute)
 		got() // the 11th
 		s.Must(s.First, "PATCH /v1/cues/nightly", obj{"alerts": obj{"consecutive_failures": 1}})
 		for n := range 89 {
-			s.Clock.Add(time.Second)
+			s.pass(time.Second)
 			s.end("nightly", n%2 == 0)
 			got()
 		}
-		s.Clock.Add(time.Second)
+		s.pass(time.Second)
 		s.end("nightly", false)
 		if d := s.delivery("email", "waiting"); !strings.Contains(d["error"].(string), "100 e-mails within an hour") || d["attempts"] != 0. {
 			t.Errorf("%v", d)
 		}
-		s.Clock.Add(time.Hour)
+		s.pass(time.Hour)
 		got()
 		s.delivery("email", "sent")
 	})

@@ -75,8 +75,9 @@ func (a *Alerts) Tend(ctx context.Context) error {
 	}
 }
 
-// Settle does once what Tend does.
+// Settle does once what Tend does, and has Run look for what is due now.
 func (a *Alerts) Settle(ctx context.Context) error {
+	defer a.wake()
 	return errors.Join(a.LookAtKeys(ctx), a.Forget(ctx))
 }
 
